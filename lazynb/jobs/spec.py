@@ -93,6 +93,10 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     engine: str = ""
     """The engine's name; empty: to be chosen by `prepare`."""
     options: dict[str, Any] = {}
+    type: str = ""
+    """The model's type where the user gave it; empty: known from the model."""
+    port: int | None = None
+    """A fixed port, or None: a free one."""
     prepare: list[str] | None = None
     command: Command | None = None
     keep: bool = False

@@ -1,0 +1,220 @@
+"""From a model's name to a running service.
+
+Asking for the same model, engine and options twice gives the one service that runs; it ends when the last
+module that started it is stopped. A service that was kept belongs to no kernel, and every kernel finds it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lazynb.config import config
+from lazynb.errors import LazynbError, OptionError
+from lazynb.hub import Model, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lazynb.client.endpoint import Endpoint
+    from lazynb.hub import ModelType
+    from lazynb.jobs import Job
+
+_lock = threading.Lock()
+_holders: dict[str, weakref.WeakSet[Deployment]] = {}
+
+
+def wait_until_ready(job: Job) -> None:
+    """Wait for a starting service. The notebook replaces this by a live view of the same."""
+    job.wait(timeout=config.start_timeout)
+
+
+on_start: Callable[[Job], None] = wait_until_ready
+
+
+def service(
+    name: str,
+    *,
+    engine: str = "auto",
+    options: dict[str, Any] | None = None,
+    keep: bool = False,
+    shared: bool = True,
+    port: int | None = None,
+    type: ModelType | None = None,  # noqa: A002
+    download: bool = True,
+) -> Job:
+    """Find the running service of a model, or start one. Returns at once.
+
+    Parameters
+    ----------
+    name : str
+        A model's name or path.
+    engine : str
+        An engine's name; 'auto' chooses one.
+    options : dict
+        The engine's own options.
+    keep : bool
+        Whether the service outlives this kernel.
+    shared : bool
+        False starts a service of its own even where one runs.
+    port : int, optional
+        A fixed port; by default a free one.
+    type : str, optional
+        The model's type, where neither catalogue nor checkpoint tells it.
+    download : bool
+        Whether weights that are not on this machine are fetched.
+
+    Raises
+    ------
+    ModelNotFoundError, EngineNotInstalledError, OptionError
+        Before anything is started.
+    """
+    from lazynb import engines
+    from lazynb.jobs import manager
+    from lazynb.jobs.spec import JobSpec
+
+    options = dict(options or {})
+    prefer = engines.get(engine).formats[0] if engine != "auto" else None
+    model = resolve(name, prefer=prefer, type=type, download=download)
+    chosen = engines.get(engine) if engine != "auto" else engines.choose(model)[0]
+    chosen.check(options)
+    engines.interpreter(chosen)
+    wanted = {
+        "model": model.path if model.source == "path" else model.name,
+        "engine": chosen.name,
+        "options": options,
+        "type": type or "",
+    }
+    with _lock:
+        jobs = [job for job in manager().jobs() if job.live and (job.owned or job.spec.keep)]
+        for job in jobs if shared else []:
+            same = {key: getattr(job.spec, key) for key in wanted} == wanted
+            if same and port in (None, job.state.port):
+                if keep:
+                    job.keep()
+                return job
+        label = _free_name(model.name, {job.name for job in jobs})
+        spec = JobSpec(
+            id=secrets.token_hex(4),
+            name=label,
+            keep=keep,
+            port=port,
+            created=time.time(),
+            **wanted,
+            command=engines.plan(model, chosen, options, label) if model.present else None,
+            prepare=None if model.present else [sys.executable, "-m", "lazynb.engines.prepare"],
+        )
+        return manager().submit(spec)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+@dataclass(eq=False)
+class Deployment:
+    """What modules that share one service have in common: what is served, how, and where it runs."""
+
+    model: str = ""
+    target_path: str = ""
+    type: ModelType | None = None
+    download: bool = True
+    engine: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+    url: str = ""
+    api_key: str = ""
+    port: int | None = None
+    job: Job | None = None
+    _remote: Endpoint | None = None
+
+    def configure(self, engine: str, options: dict[str, Any]) -> None:
+        """Take a deployment method and its options, lazynb's own (`url`, `port`, …) among them."""
+        options = dict(options)
+        self.engine = engine
+        self.url = options.pop("url", "") or ""
+        self.api_key = options.pop("api_key", "") or ""
+        self.port = options.pop("port", None)
+        options.pop("openai_api", None)  # every service of lazynb speaks the OpenAI API
+        self.options = options
+        self._remote = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a service to send requests to, or one on its way."""
+        return bool(self.url) or (self.job is not None and self.job.live)
+
+    def start(self, *, keep: bool = False, shared: bool = True) -> Job | None:
+        """Find or start the service; None for a server that lazynb did not start."""
+        if self.url:
+            return None
+        if not self.model:
+            raise OptionError(
+                "This module has no model to start",
+                hint="Name one: TrainableModule('smollm2-135m-instruct'), or give deploy_method a url.",
+            )
+        if self.job is None or not self.job.live or not shared:
+            self.job = service(
+                self.model,
+                engine=self.engine,
+                options=self.options,
+                keep=keep,
+                shared=shared,
+                port=self.port,
+                type=self.type,
+                download=self.download,
+            )
+        elif keep:
+            self.job.keep()
+        _holders.setdefault(self.job.id, weakref.WeakSet()).add(self)
+        return self.job
+
+    def stop(self) -> None:
+        """Let go of the service; the last one to do so ends it."""
+        job, self.job = self.job, None
+        if job is None:
+            return
+        holders = _holders.get(job.id, weakref.WeakSet())
+        holders.discard(self)
+        if not holders:
+            _holders.pop(job.id, None)
+            job.stop()
+
+    def endpoint(self) -> Endpoint:
+        """Where requests go. The service must be ready."""
+        from lazynb.client.endpoint import Endpoint
+
+        if self.url:
+            if self._remote is None:
+                self._remote = Endpoint.from_url(self.url, key=self.api_key, model=self.model)
+            return self._remote
+        if self.job is None:
+            raise LazynbError(f"{self.model} is not running", hint="Call start() first.")
+        return Endpoint(url=self.job.url, name=self.job.name, key=self.job.key, model=self.job.name)
+
+    def resolve(self) -> Model:
+        """Find the model without starting it."""
+        return resolve(self.model, type=self.type, download=self.download)
+
+    @property
+    def served_type(self) -> ModelType:
+        """What the model is for: 'chat', 'embed', 'rerank', …"""
+        if self.type or not self.model:
+            return self.type or "chat"
+        if self.url:
+            from lazynb.errors import ModelNotFoundError
+
+            try:
+                return self.resolve().type
+            except ModelNotFoundError:
+                return "chat"
+        return self.resolve().type
+
