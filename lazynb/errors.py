@@ -84,3 +84,7 @@ class ServiceError(LazynbError):
         super().__init__(message, hint=hint)
         self.service = service
         self.status = status
+
+
+class FlowError(LazynbError):
+    """A flow is put together, or called, in a way that cannot work."""
