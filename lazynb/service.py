@@ -148,6 +148,11 @@ class Deployment:
         self._remote = None
 
     @property
+    def label(self) -> str:
+        """What to call it."""
+        return self.job.name if self.job else self.model or self.url
+
+    @property
     def running(self) -> bool:
         """Whether there is a service to send requests to, or one on its way."""
         return bool(self.url) or (self.job is not None and self.job.live)

@@ -1,0 +1,424 @@
+"""`TrainableModule`: a model as a function.
+
+A module is a light object: a deployment that it shares with its siblings (`share`), and a prompt, a formatter
+and a stream setting of its own. Building one costs nothing; weights are looked for when the service starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lazynb import service
+from lazynb.config import config
+from lazynb.errors import EngineNotInstalledError, LazynbError, OptionError
+from lazynb.flow import Chainable
+from lazynb.methods import Method
+from lazynb.prompt import Prompt
+from lazynb.stream_helper import current_sink
+from lazynb.streaming import Answer, check_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from lazynb.batch import Results
+    from lazynb.client.endpoint import Endpoint
+    from lazynb.hub import ModelType
+    from lazynb.jobs import Job
+
+CHAT_TYPES = ("chat", "vlm")
+
+
+class TrainableModule(Chainable):
+    """A model that can be deployed, called and fine-tuned.
+
+    Parameters
+    ----------
+    base_model : str
+        A model's name, or a path to its weights.
+    target_path : str
+        Where fine-tuned weights are saved and looked for, under `config.train_target_root` unless absolute.
+    stream : bool or dict
+        Whether a `StreamCallHelper` around this module, or around a flow that holds it, gets its text while it
+        is made. A dict sets the looks: `color`, `prefix`, `prefix_color`, `suffix`, `suffix_color`.
+    trust_remote_code : bool, optional
+        False: no automatic download, and no code from the checkpoint. True: such code may run. The default
+        downloads, and runs no such code.
+    type : str, optional
+        'chat', 'embed', 'rerank', …, for a model that neither catalogue nor checkpoint tells the type of.
+
+    Examples
+    --------
+    >>> m = TrainableModule('smollm2-135m-instruct').start()   # doctest: +SKIP
+    >>> m('hello')                                             # doctest: +SKIP
+    'Hello! How can I help you today?'
+    """
+
+    def __init__(
+        self,
+        base_model: str | Path = "",
+        target_path: str | Path = "",
+        *,
+        stream: bool | Mapping[str, str] = False,
+        trust_remote_code: bool | None = None,
+        type: ModelType | None = None,  # noqa: A002
+    ) -> None:
+        self._deployment = service.Deployment(
+            model=str(base_model),
+            target_path=str(target_path),
+            type=type,
+            download=trust_remote_code is not False,
+        )
+        self._prompt = Prompt()
+        self._formatter: Callable[[Any], Any] | None = None
+        self._stream = stream
+        self._finetune: tuple[Method, dict[str, Any]] | None = None
+        self._trainset: Any = None
+        self._mode: str = ""
+        self._evalset: list[Any] = []
+        self.eval_result: Results | None = None
+
+    # What is configured.
+
+    @property
+    def base_model(self) -> str:
+        """The model's name or path."""
+        return self._deployment.model
+
+    @property
+    def type(self) -> ModelType:
+        """What the model is for: 'chat', 'vlm', 'embed', 'rerank', 'image', 'tts' or 'stt'."""
+        return self._deployment.served_type
+
+    @property
+    def stream(self) -> bool | Mapping[str, str]:
+        """Whether, and how, this module streams."""
+        return self._stream
+
+    def prompt(self, prompt: Any = None, history: list[Any] | None = None) -> Self:
+        """Set the prompt; None sends the input as it is.
+
+        Parameters
+        ----------
+        prompt : str, dict or None
+            The system message, or a dict with `system` and `user`; `{name}` slots are filled from a dict input.
+        history : list, optional
+            Earlier turns, sent before every input: `[role, text]` items, `[user, assistant]` pairs or messages.
+        """
+        self._prompt = Prompt(prompt, history)
+        return self
+
+    def formatter(self, formatter: Callable[[Any], Any] | None = None) -> Self:
+        """Set what is done with the model's text before it is returned."""
+        self._formatter = formatter
+        return self
+
+    def deploy_method(self, method: Method | str, **options: Any) -> Self:
+        """Set how the model is served, with the engine's own options.
+
+        `url` (with `api_key`) connects to a server that runs already; `port` fixes the port.
+        """
+        self._deployment.configure(_method_name(method, "deploy"), options)
+        return self
+
+    def finetune_method(self, method: Method | str, **options: Any) -> Self:
+        """Set how the model is fine-tuned, with the trainer's own options."""
+        self._finetune = (Method("finetune", _method_name(method, "finetune")), options)
+        return self
+
+    def trainset(self, data: Any) -> Self:
+        """Set what the model is fine-tuned on: a path or rows."""
+        self._trainset = data
+        return self
+
+    def mode(self, mode: str) -> Self:
+        """Set what `update` does: 'finetune', or 'train' for the same."""
+        if mode not in ("finetune", "train"):
+            raise OptionError(f"There is no mode {mode!r}", hint="Use 'finetune'.")
+        self._mode = mode
+        return self
+
+    def evalset(self, data: Iterable[Any]) -> Self:
+        """Set the inputs that `eval` runs."""
+        self._evalset = list(data)
+        return self
+
+    def share(
+        self,
+        prompt: Any = ...,
+        format: Callable[[Any], Any] | None = ...,  # type: ignore[assignment]  # noqa: A002
+        stream: bool | Mapping[str, str] = ...,  # type: ignore[assignment]
+        history: list[Any] | None = None,
+    ) -> Self:
+        """Return a module on the same service with a prompt, a formatter and a stream setting of its own."""
+        shared = copy(self)
+        if prompt is not ... or history is not None:
+            shared._prompt = Prompt(None if prompt is ... else prompt, history)
+        if format is not ...:
+            shared._formatter = format
+        if stream is not ...:
+            shared._stream = stream
+        return shared
+
+    # Life cycle.
+
+    @property
+    def job(self) -> Job | None:
+        """The background job of the service, once it was started."""
+        return self._deployment.job
+
+    @property
+    def url(self) -> str:
+        """The address of the service: an OpenAI-compatible `…/v1`."""
+        return self._deployment.url or self._deployment.endpoint().url
+
+    def start(self, *, wait: bool = True, keep: bool = False, shared: bool = True) -> Self:
+        """Start the service, or find the one that runs.
+
+        Parameters
+        ----------
+        wait : bool
+            Return once the service answered a real request; False returns at once.
+        keep : bool
+            The service outlives this kernel, and other kernels find it.
+        shared : bool
+            False starts a service of its own even where the same one runs.
+
+        Raises
+        ------
+        JobError
+            The service failed: the cause taken from its log, the last lines and a hint.
+        """
+        job = self._deployment.start(keep=keep, shared=shared)
+        if job is not None and wait:
+            service.on_start(job)
+        return self
+
+    def stop(self) -> Self:
+        """Stop the service, unless another module that started it still uses it."""
+        self._deployment.stop()
+        return self
+
+    def restart(self, *, wait: bool = True) -> Self:
+        """Stop the service and start it again, as it is configured now."""
+        if self.job is not None:
+            self.job.stop()
+        self._deployment.stop()
+        return self.start(wait=wait)
+
+    def status(self) -> str:
+        """Return 'ready', 'loading', …, 'failed'; 'remote' for a url, and 'not started'."""
+        if self._deployment.url:
+            return "remote"
+        return self.job.state.phase if self.job else "not started"
+
+    def wait(self) -> Self:
+        """Wait until the service is ready."""
+        if self.job is not None:
+            service.on_start(self.job)
+        return self
+
+    def log_path(self) -> str:
+        """Return the path of the log of the service."""
+        if self.job is None:
+            raise LazynbError(f"{self.base_model} was not started", hint="Call start() first.")
+        return str(self.job.log_path)
+
+    # Calls.
+
+    def messages(self, query: Any = "", llm_chat_history: list[Any] | None = None) -> list[Any]:
+        """Return the messages that a call with this input would send."""
+        return self._prompt.messages(query, history=llm_chat_history)
+
+    def answer(
+        self, query: Any = "", *, llm_chat_history: list[Any] | None = None, **parameters: Any
+    ) -> Answer:
+        """Ask, and return the answer while it is made.
+
+        The service is started first where it does not run. Iterate over the answer for its chunks, or call `wait`.
+        """
+        check_parameters(parameters)
+        messages = self.messages(query, llm_chat_history)
+        job = self._started()
+        answer = Answer.pending(job.name if job else self.base_model or self.url, messages, **parameters)
+        if job is None or job.state.phase == "ready":
+            answer.begin(self._deployment.endpoint())
+        else:
+            _begin_when_ready(answer, job, self._deployment.endpoint)
+        return answer
+
+    def __call__(
+        self, query: Any = "", *, llm_chat_history: list[Any] | None = None, **parameters: Any
+    ) -> Any:
+        """Call the model.
+
+        Parameters
+        ----------
+        query : str, dict or list
+            A chat model's input; a text or a list of texts for an embedding model; the query of a reranker.
+        llm_chat_history : list, optional
+            Earlier turns, after those of the prompt.
+        **parameters
+            Generation parameters under their OpenAI names; `documents` and `top_n` for a reranker.
+
+        Returns
+        -------
+        str, or what the formatter makes of it
+            `list[float]` or `list[list[float]]` for an embedding model; `[(index, score), …]`, best first, for a
+            reranker.
+        """
+        self._ready()
+        if self.type not in CHAT_TYPES:
+            from lazynb.client.loop import run
+
+            return self._formatted(run(self._request(query, llm_chat_history, parameters)))
+        answer = self.answer(query, llm_chat_history=llm_chat_history, **parameters)
+        try:
+            self._push(answer)
+            return self._formatted(answer.wait().text)
+        except KeyboardInterrupt:
+            answer.cancel()
+            raise
+
+    async def acall(
+        self, query: Any = "", *, llm_chat_history: list[Any] | None = None, **parameters: Any
+    ) -> Any:
+        """Call the model without blocking the event loop; as `__call__` otherwise."""
+        return await asyncio.to_thread(
+            self.__call__, query, llm_chat_history=llm_chat_history, **parameters
+        )
+
+    def map(
+        self, inputs: Iterable[Any], *, concurrency: int = 16, progress: bool = True, **parameters: Any
+    ) -> Results:
+        """Call the model for many inputs at once.
+
+        Parameters
+        ----------
+        inputs : iterable
+            What a single call takes.
+        concurrency : int
+            How many requests are under way at once.
+        progress : bool
+            Whether a progress bar is drawn.
+
+        Returns
+        -------
+        Results
+            A list in the order of the inputs. A failed item is None there, and its error in `.errors`; after an
+            interrupt it holds what is done, and `.undone` the rest.
+        """
+        from lazynb.batch import run_all
+
+        if self.type in CHAT_TYPES:
+            check_parameters(parameters)
+        self._ready()
+
+        return run_all(
+            lambda query: self._request(query, None, parameters),
+            self._formatted,
+            list(inputs),
+            concurrency=concurrency,
+            label=self._deployment.label,
+            progress=progress,
+        )
+
+    def eval(self, *, concurrency: int = 16, **parameters: Any) -> Results:
+        """Run the inputs of `evalset`; the results are kept in `eval_result`."""
+        self.eval_result = self.map(self._evalset, concurrency=concurrency, **parameters)
+        return self.eval_result
+
+    def update(self, *, wait: bool = True) -> Self:
+        """Fine-tune the model on its trainset in the background, then serve the tuned weights."""
+        del wait
+        if self._trainset is None:
+            raise OptionError("There is no trainset", hint="Give one: .trainset('data.json').")
+        method = self._finetune[0] if self._finetune else Method("finetune", "auto")
+        raise EngineNotInstalledError(
+            f"{method} is not available in this version of lazynb",
+            hint="Put tuned weights into target_path, or name their folder as the model, to serve them.",
+        )
+
+    # How it looks.
+
+    def __repr__(self) -> str:
+        model = repr(self.base_model) if self.base_model else f"url={self._deployment.url!r}"
+        return f"TrainableModule({model}, status={self.status()!r})"
+
+    # Inside.
+
+    def _ready(self) -> Job | None:
+        """Start the service where a call may, and wait for it; None for a server that is not ours."""
+        job = self._started()
+        if job is not None and job.state.phase != "ready":
+            service.on_start(job)
+        return job
+
+    def _started(self) -> Job | None:
+        if not self._deployment.running:
+            if not config.autostart:
+                raise LazynbError(
+                    f"{self.base_model or 'This module'} is not running",
+                    hint="Call start() first (LAZYLLM_AUTOSTART is off).",
+                )
+            return self._deployment.start()
+        return self._deployment.job
+
+    def _push(self, answer: Answer) -> None:
+        """Pass the answer's chunks on to the `StreamCallHelper` around this call, if there is one."""
+        sink = current_sink()
+        if sink is None or not self._stream:
+            return
+        looks = self._stream if not isinstance(self._stream, bool) else {}
+        source = self._deployment.label
+        sink.on_cancel(answer.cancel)
+        for part in ("prefix", "suffix"):
+            if part == "suffix":
+                for chunk in answer:
+                    sink.push(chunk, kind="text", source=source, color=looks.get("color"))
+            if looks.get(part):
+                sink.push(looks[part], kind=part, source=source, color=looks.get(f"{part}_color"))
+
+    def _formatted(self, value: Any) -> Any:
+        return self._formatter(value) if self._formatter is not None else value
+
+    async def _request(self, query: Any, history: list[Any] | None, parameters: dict[str, Any]) -> Any:
+        """Ask once without streaming."""
+        from lazynb.client import tasks
+
+        endpoint = self._deployment.endpoint()
+        if self.type == "embed":
+            return await tasks.embed(endpoint, query, **parameters)
+        if self.type == "rerank":
+            return await tasks.rerank(endpoint, query, **parameters)
+        if self.type in CHAT_TYPES:
+            return await tasks.chat(endpoint, self.messages(query, history), **parameters)
+        raise LazynbError(
+            f"{self.base_model} is a model of type {self.type!r}, which cannot be called in this version",
+            hint="Chat, embedding and rerank models can.",
+        )
+
+
+def _method_name(method: Method | str, kind: str) -> str:
+    if isinstance(method, str):
+        return method.lower()
+    if isinstance(method, Method) and method.kind == kind:
+        return method.name
+    raise OptionError(f"{method!r} is no {kind} method", hint=f"For example: lazynb.{kind}.auto.")
+
+
+def _begin_when_ready(answer: Answer, job: Job, endpoint: Callable[[], Endpoint]) -> None:
+    """Send the request as soon as the service is ready; its failure is the answer's."""
+
+    def follow(state: JobState) -> None:
+        if state.phase == "ready":
+            unsubscribe()
+            answer.begin(endpoint())
+        elif state.phase in ENDED_PHASES:
+            unsubscribe()
+            answer.fail(job.error())
+
+    unsubscribe = job.subscribe(follow)
+    follow(job.state)
