@@ -1,0 +1,1 @@
+"""The HTTP client of the OpenAI API: one event loop in a thread, shared connections."""

@@ -1,0 +1,177 @@
+"""What lazynb asks of a server: JSON for JSON, and a streamed chat.
+
+These are coroutines; from a thread they are run with `lazynb.client.loop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lazynb.client import failures, generate
+from lazynb.client.connection import request
+from lazynb.client.wire import Delta, EventStream, NonsenseError, StreamError
+from lazynb.errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    import aiohttp
+
+    from lazynb.client.endpoint import Endpoint
+
+DRAIN = 0.5  # seconds that the end of a body may take after `[DONE]`
+
+_models: dict[tuple[str, str], str] = {}  # what servers serve, by url and key
+_without_usage: set[str] = set()  # urls of servers that refuse stream_options
+
+
+async def get(endpoint: Endpoint, path: str, *, timeout: float | None = None) -> dict[str, Any]:
+    """Fetch JSON from a route such as '/models'; errors as `post`."""
+    return await _json(endpoint, "GET", path, None, timeout)
+
+
+async def post(
+    endpoint: Endpoint, path: str, body: dict[str, Any], timeout: float | None = None
+) -> dict[str, Any]:
+    """Send JSON to a route such as '/embeddings', and return the JSON of the answer.
+
+    Parameters
+    ----------
+    endpoint : Endpoint
+        The server; its model is named in the body unless the body names one.
+    path : str
+        The route below the endpoint's url.
+    body : dict
+        What is sent.
+    timeout : float, optional
+        Seconds without a byte after which the server counts as stuck; 600 by default.
+
+    Raises
+    ------
+    ServiceError
+        The server cannot be reached, refuses, fails, says nothing or answers nonsense.
+    """
+    return await _json(endpoint, "POST", path, await _named(endpoint, body), timeout)
+
+
+async def stream_chat(
+    endpoint: Endpoint, body: dict[str, Any], timeout: float | None = None
+) -> AsyncGenerator[list[Delta], None]:
+    """Send a chat and yield what arrives: a list of deltas for each read of the connection.
+
+    `body` holds `messages` and generation parameters. Closing the iterator closes the connection,
+    and the server stops. Errors as `post`; a stream that ends before its end is one.
+    """
+    if endpoint.protocol == "vllm":
+        answer = generate.stream(endpoint, body, timeout)
+    else:
+        answer = _stream_openai(endpoint, await _named(endpoint, body), timeout)
+    async with aclosing(answer):
+        async for deltas in answer:
+            yield deltas
+
+
+async def model_of(endpoint: Endpoint) -> str:
+    """Return the model's name on the wire; empty where a server has no list of models."""
+    if endpoint.model or endpoint.protocol == "vllm":
+        return endpoint.model
+    known = (endpoint.url, endpoint.key)
+    if known not in _models:
+        try:
+            listed = await get(endpoint, "/models")
+        except ServiceError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            return ""
+        try:
+            _models[known] = listed["data"][0]["id"]
+        except (LookupError, TypeError):
+            return ""
+    return _models[known]
+
+
+async def _named(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
+    model = await model_of(endpoint)
+    return {"model": model, **body} if model else body
+
+
+async def _json(
+    endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None, timeout: float | None
+) -> dict[str, Any]:
+    try:
+        async with request(endpoint, method, endpoint.route(path), body, timeout) as response:
+            data = await response.read()
+    except ServiceError as error:
+        _forget_model(endpoint, error)
+        raise
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise failures.nonsense(endpoint, data) from None
+
+
+def _forget_model(endpoint: Endpoint, error: ServiceError) -> None:
+    """Ask for the model again after a 404: another one may be served there now."""
+    if error.status == 404:  # noqa: PLR2004
+        _models.pop((endpoint.url, endpoint.key), None)
+
+
+async def _stream_openai(
+    endpoint: Endpoint, body: dict[str, Any], timeout: float | None
+) -> AsyncGenerator[list[Delta], None]:
+    """Ask for the usage as well, and once more without where a server refuses that."""
+    usage = {} if endpoint.url in _without_usage else {"stream_options": {"include_usage": True}}
+    while True:
+        try:
+            sent = {**body, "stream": True, **usage}
+            async with aclosing(_events(endpoint, sent, timeout)) as events:
+                async for deltas in events:
+                    yield deltas
+        except ServiceError as error:
+            _forget_model(endpoint, error)
+            refused = error.status in (400, 422) and "stream_options" in error.message
+            if not usage or not refused:
+                raise
+            _without_usage.add(endpoint.url)
+            usage = {}
+        else:
+            return
+
+
+async def _events(
+    endpoint: Endpoint, body: dict[str, Any], timeout: float | None
+) -> AsyncGenerator[list[Delta], None]:
+    stream = EventStream()
+    finished = False
+    url = endpoint.route("/chat/completions")
+    try:
+        async with request(endpoint, "POST", url, body, timeout) as response:
+            async for data in response.content.iter_any():
+                if deltas := stream.feed(data):
+                    finished = finished or any(delta.finish_reason for delta in deltas)
+                    yield deltas
+                if stream.done:
+                    await _drain(response)
+                    return
+        last = stream.finish()
+    except StreamError as error:
+        raise failures.broken(endpoint, error.args[0]) from None
+    except NonsenseError as error:
+        raise failures.nonsense(endpoint, error.args[0]) from None
+    if last:
+        yield last
+    if not (finished or stream.done or any(delta.finish_reason for delta in last)):
+        raise failures.cut(endpoint)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read the end of the body, so that the connection can be used again; some never send it."""
+    try:
+        async with asyncio.timeout(DRAIN):
+            await response.content.read()
+    except TimeoutError:
+        response.close()
