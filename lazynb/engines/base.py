@@ -1,0 +1,100 @@
+"""An engine is a value, not a framework.
+
+Given a model and options it says what to run: the argument list, the environment variables and the request
+whose answer means that the service is ready. The file of an engine fills in one `Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+
+from lazynb.errors import OptionError
+from lazynb.hub import Format, Model, ModelType
+from lazynb.jobs.spec import Command
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of an engine's options, under the engine's own name: its type and one line of help."""
+
+    type: Any
+    help: str
+
+
+Recipe = Callable[[Model, Mapping[str, Any], str, str], Command]
+"""(model, checked options, interpreter, the service's name) → what to run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """An external program that serves models.
+
+    Parameters
+    ----------
+    name : str
+        How the user calls it; upper and lower case do not matter.
+    types, formats : tuple of str
+        The models that it serves, the format it is best at first.
+    package : str
+        What its environment can import when the engine is installed there.
+    requirement : str
+        What `pip install` installs it by.
+    options : dict
+        The options that it passes through, by their own names.
+    aliases : dict
+        Other names of options → the names in `options`.
+    command : callable
+        Says what to run.
+    """
+
+    name: str
+    types: tuple[ModelType, ...]
+    formats: tuple[Format, ...]
+    package: str
+    requirement: str
+    options: Mapping[str, Option]
+    command: Recipe
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def serves(self, model: Model) -> bool:
+        """Say whether this engine can run that model."""
+        return model.type in self.types and model.format in self.formats
+
+    def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options under their first names, converted to their types.
+
+        Raises
+        ------
+        OptionError
+            For an option that does not exist (lists the near ones), is given twice or has the wrong type.
+        """
+        checked: dict[str, Any] = {}
+        for given, value in options.items():
+            key = given.replace("-", "_")
+            key = self.aliases.get(key, key)
+            if key not in self.options:
+                raise self._unknown(given)
+            if key in checked:
+                raise OptionError(f"{self.name}: {key} is given twice", hint=f"Drop {given}.")
+            checked[key] = self._convert(key, value)
+        return checked
+
+    def _convert(self, name: str, value: Any) -> Any:
+        option = self.options[name]
+        try:
+            # Options that were typed on a magic's line arrive as text.
+            return msgspec.convert(value, option.type, strict=not isinstance(value, str))
+        except msgspec.ValidationError as error:
+            message = f"{self.name}: {name} = {value!r} does not fit: {error}"
+            raise OptionError(message, hint=f"{name}: {option.help}") from None
+
+    def _unknown(self, name: str) -> OptionError:
+        known = [*self.options, *self.aliases]
+        near = get_close_matches(name.replace("-", "_"), known, n=3)
+        hint = f"Did you mean {', '.join(near)}?" if near else f"It has: {', '.join(self.options)}."
+        return OptionError(f"{self.name} has no option {name!r}", hint=hint)

@@ -1,0 +1,67 @@
+"""Which engine runs a model when nobody says, and the command that comes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lazynb.engines.interpreter import interpreter
+from lazynb.engines.registry import get, names
+from lazynb.errors import EngineNotInstalledError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazynb.engines.base import Engine
+    from lazynb.hub import Model
+    from lazynb.jobs.spec import Command
+
+
+def choose(model: Model) -> tuple[Engine, str]:
+    """Choose the engine for a model.
+
+    Returns
+    -------
+    Engine
+        The first one that serves such a model and is installed; else the first one that serves it.
+    str
+        One line that says what was chosen and why.
+
+    Raises
+    ------
+    EngineNotInstalledError
+        When no engine serves such a model.
+    """
+    fitting = [engine for engine in map(get, names()) if engine.serves(model)]
+    if not fitting:
+        what = f"a {model.type} model in the format {model.format}"
+        hint = "For llama.cpp, get the model as a GGUF file." if model.type == "chat" else ""
+        raise EngineNotInstalledError(f"No engine runs {model.name}, {what}", hint=hint)
+    chosen = next((engine for engine in fitting if _installed(engine)), fitting[0])
+    why = f"the first engine for {model.format} {model.type} models"
+    why += " that is installed" if _installed(chosen) else ""
+    return chosen, f"{chosen.name}: {why}"
+
+
+def plan(model: Model, engine: Engine, options: Mapping[str, Any], name: str) -> Command:
+    """Return what to run to serve a model under a name.
+
+    Raises
+    ------
+    OptionError
+        For an option that the engine does not know, or a model that it does not serve.
+    EngineNotInstalledError
+        When no environment has the engine.
+    """
+    if not engine.serves(model):
+        serves = f"{' and '.join(engine.types)} models in the format {' or '.join(engine.formats)}"
+        message = f"{engine.name} does not run {model.name}, a {model.type} model ({model.format})"
+        raise OptionError(message, hint=f"It runs {serves}.")
+    return engine.command(model, engine.check(options), interpreter(engine), name)
+
+
+def _installed(engine: Engine) -> bool:
+    try:
+        interpreter(engine)
+    except EngineNotInstalledError:
+        return False
+    return True

@@ -1,0 +1,58 @@
+"""Find out what to run for a job, downloading the weights on the way.
+
+    python -m lazynb.engines.prepare FOLDER
+
+The supervisor runs this while a job is in the phase 'downloading'. It reads `spec.json`, writes `command.json` (what to
+run) and prints `@progress` lines. When it fails, its last line is `@failed {"cause": …, "hint": …}`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from lazynb import hub
+from lazynb.engines.choose import choose, plan
+from lazynb.engines.registry import get
+from lazynb.errors import LazynbError
+from lazynb.jobs.spec import JobSpec
+
+AUTO = ("", "auto")
+
+
+def main() -> int:
+    """Prepare the job whose folder is named; return the exit status."""
+    try:
+        prepare(Path(sys.argv[1]))
+    except LazynbError as error:
+        failure = msgspec.json.encode({"cause": error.message, "hint": error.hint}).decode()
+        print(f"@failed {failure}", flush=True)  # noqa: T201
+        return 1
+    return 0
+
+
+def prepare(folder: Path) -> None:
+    """Bring the weights of a job's model and write its command.
+
+    Raises
+    ------
+    LazynbError
+        With the cause, and what to do.
+    """
+    spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=JobSpec)
+    engine = None if spec.engine in AUTO else get(spec.engine)
+    kind = msgspec.convert(spec.type, hub.ModelType) if spec.type else None
+    model = hub.resolve(spec.model, prefer=engine.formats[0] if engine else None, type=kind)
+    engine = engine or choose(model)[0]
+    command = plan(hub.fetch(model), engine, spec.options, spec.name)
+    fresh = folder / "command.json.new"
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(msgspec.json.encode(command))
+    os.replace(fresh, folder / "command.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
