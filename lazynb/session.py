@@ -188,6 +188,11 @@ def collecting(sink: Sink) -> Iterator[Sink]:
         _sink.reset(token)
 
 
+def enter(scope: Scope) -> None:
+    """Make `scope` the one that cancels what runs in the current context from now on."""
+    _scope.set(scope)
+
+
 @contextmanager
 def within(scope: Scope) -> Iterator[Scope]:
     """Make `scope` the one that cancels what runs in the block."""
