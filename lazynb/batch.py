@@ -37,7 +37,9 @@ class Results(list[Any]):
     def raise_errors(self) -> Results:
         """Raise all errors together, or return the results when there are none."""
         if self.errors:
-            raise ExceptionGroup(f"{len(self.errors)} of {len(self)} items failed", [*self.errors.values()])
+            raise ExceptionGroup(
+                f"{len(self.errors)} of {len(self)} items failed", [*self.errors.values()]
+            )
         return self
 
 
@@ -78,7 +80,9 @@ def run_all(
         run(everything())
     except KeyboardInterrupt:
         results.undone = [
-            index for index, value in enumerate(raw) if value is missing and index not in results.errors
+            index
+            for index, value in enumerate(raw)
+            if value is missing and index not in results.errors
         ]
     finally:
         bar.close()

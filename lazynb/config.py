@@ -81,7 +81,9 @@ class Config:
     def _setting(self, name: str) -> Setting:
         if name not in SETTINGS:
             near = get_close_matches(name, SETTINGS, n=3) or sorted(SETTINGS)
-            raise OptionError(f"There is no setting {name!r}", hint=f"Did you mean: {', '.join(near)}?")
+            raise OptionError(
+                f"There is no setting {name!r}", hint=f"Did you mean: {', '.join(near)}?"
+            )
         return SETTINGS[name]
 
     def _convert(self, name: str, value: Any, origin: str) -> Any:

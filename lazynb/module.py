@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lazynb import service
 from lazynb.config import config
 from lazynb.errors import EngineNotInstalledError, LazynbError, OptionError
 from lazynb.flow import Chainable
+from lazynb.jobs.spec import ENDED_PHASES
 from lazynb.methods import Method
 from lazynb.prompt import Prompt
-from lazynb.stream_helper import current_sink
+from lazynb.push import check_looks, pushing
+from lazynb.session import cancelling
 from lazynb.streaming import Answer, check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from lazynb.batch import Results
     from lazynb.client.endpoint import Endpoint
     from lazynb.hub import ModelType
     from lazynb.jobs import Job
+    from lazynb.jobs.spec import JobState
 
 CHAT_TYPES = ("chat", "vlm")
 
@@ -73,7 +76,7 @@ class TrainableModule(Chainable):
         )
         self._prompt = Prompt()
         self._formatter: Callable[[Any], Any] | None = None
-        self._stream = stream
+        self._stream = check_looks(stream)
         self._finetune: tuple[Method, dict[str, Any]] | None = None
         self._trainset: Any = None
         self._mode: str = ""
@@ -159,7 +162,7 @@ class TrainableModule(Chainable):
         if format is not ...:
             shared._formatter = format
         if stream is not ...:
-            shared._stream = stream
+            shared._stream = check_looks(stream)
         return shared
 
     # Life cycle.
@@ -242,7 +245,7 @@ class TrainableModule(Chainable):
         check_parameters(parameters)
         messages = self.messages(query, llm_chat_history)
         job = self._started()
-        answer = Answer.pending(job.name if job else self.base_model or self.url, messages, **parameters)
+        answer = Answer.pending(job.name if job else self.base_model, messages, **parameters)
         if job is None or job.state.phase == "ready":
             answer.begin(self._deployment.endpoint())
         else:
@@ -276,22 +279,41 @@ class TrainableModule(Chainable):
             return self._formatted(run(self._request(query, llm_chat_history, parameters)))
         answer = self.answer(query, llm_chat_history=llm_chat_history, **parameters)
         try:
-            self._push(answer)
-            return self._formatted(answer.wait().text)
+            with cancelling(answer.cancel), pushing(self._stream, self._deployment.label) as push:
+                if push is None:
+                    answer.wait()
+                else:
+                    for kind, chunk in answer.parts():
+                        push(kind, chunk)
         except KeyboardInterrupt:
             answer.cancel()
             raise
+        return self._formatted(answer.text)
 
     async def acall(
         self, query: Any = "", *, llm_chat_history: list[Any] | None = None, **parameters: Any
     ) -> Any:
         """Call the model without blocking the event loop; as `__call__` otherwise."""
-        return await asyncio.to_thread(
-            self.__call__, query, llm_chat_history=llm_chat_history, **parameters
-        )
+        await asyncio.to_thread(self._ready)
+        if self.type not in CHAT_TYPES:
+            from lazynb.client.loop import spawn
+
+            request = self._request(query, llm_chat_history, parameters)
+            return self._formatted(await asyncio.wrap_future(spawn(request)))
+        answer = self.answer(query, llm_chat_history=llm_chat_history, **parameters)
+        with cancelling(answer.cancel), pushing(self._stream, self._deployment.label) as push:
+            async for kind, chunk in answer.aparts():
+                if push is not None:
+                    push(kind, chunk)
+        return self._formatted(answer.text)
 
     def map(
-        self, inputs: Iterable[Any], *, concurrency: int = 16, progress: bool = True, **parameters: Any
+        self,
+        inputs: Iterable[Any],
+        *,
+        concurrency: int = 16,
+        progress: bool = True,
+        **parameters: Any,
     ) -> Results:
         """Call the model for many inputs at once.
 
@@ -366,25 +388,12 @@ class TrainableModule(Chainable):
             return self._deployment.start()
         return self._deployment.job
 
-    def _push(self, answer: Answer) -> None:
-        """Pass the answer's chunks on to the `StreamCallHelper` around this call, if there is one."""
-        sink = current_sink()
-        if sink is None or not self._stream:
-            return
-        looks = self._stream if not isinstance(self._stream, bool) else {}
-        source = self._deployment.label
-        sink.on_cancel(answer.cancel)
-        for part in ("prefix", "suffix"):
-            if part == "suffix":
-                for chunk in answer:
-                    sink.push(chunk, kind="text", source=source, color=looks.get("color"))
-            if looks.get(part):
-                sink.push(looks[part], kind=part, source=source, color=looks.get(f"{part}_color"))
-
     def _formatted(self, value: Any) -> Any:
         return self._formatter(value) if self._formatter is not None else value
 
-    async def _request(self, query: Any, history: list[Any] | None, parameters: dict[str, Any]) -> Any:
+    async def _request(
+        self, query: Any, history: list[Any] | None, parameters: dict[str, Any]
+    ) -> Any:
         """Ask once without streaming."""
         from lazynb.client import tasks
 

@@ -222,4 +222,3 @@ class Deployment:
             except ModelNotFoundError:
                 return "chat"
         return self.resolve().type
-

@@ -59,7 +59,9 @@ def main() -> int:
     client = TerminalClient(notebook, timeout=600, kernel_name="python3", resources=kernel)
     client.shown = {}
     client.on_cell_execute = lambda cell, cell_index: print(  # noqa: ARG005
-        f"\n{BOLD}In [{cell_index}]:{RESET} {DIM}{cell.source}{RESET}" if cell.cell_type == "code" else ""
+        f"\n{BOLD}In [{cell_index}]:{RESET} {DIM}{cell.source}{RESET}"
+        if cell.cell_type == "code"
+        else ""
     )
     try:
         client.execute()
