@@ -151,8 +151,8 @@ class TrainableModule(Chainable):
     def share(
         self,
         prompt: Any = ...,
-        format: Callable[[Any], Any] | None = ...,  # type: ignore[assignment]  # noqa: A002
-        stream: bool | Mapping[str, str] = ...,  # type: ignore[assignment]
+        format: Any = ...,  # noqa: A002
+        stream: Any = ...,
         history: list[Any] | None = None,
     ) -> Self:
         """Return a module on the same service with a prompt, a formatter and a stream setting of its own."""
@@ -413,7 +413,7 @@ class TrainableModule(Chainable):
 def _method_name(method: Method | str, kind: str) -> str:
     if isinstance(method, str):
         return method.lower()
-    if isinstance(method, Method) and method.kind == kind:
+    if method.kind == kind:
         return method.name
     raise OptionError(f"{method!r} is no {kind} method", hint=f"For example: lazynb.{kind}.auto.")
 

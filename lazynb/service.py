@@ -82,9 +82,9 @@ def service(
     prefer = engines.get(engine).formats[0] if engine != "auto" else None
     model = resolve(name, prefer=prefer, type=type, download=download)
     chosen = engines.get(engine) if engine != "auto" else engines.choose(model)[0]
-    chosen.check(options)
+    options = chosen.check(options)
     engines.interpreter(chosen)
-    wanted = {
+    wanted: dict[str, Any] = {
         "model": model.path if model.source == "path" else model.name,
         "engine": chosen.name,
         "options": options,
