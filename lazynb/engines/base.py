@@ -1,7 +1,7 @@
 """An engine is a value, not a framework.
 
-Given a model and options it says what to run: the argument list, the environment variables and the request
-whose answer means that the service is ready. The file of an engine fills in one `Engine`.
+Given a model and options it says what to run: the argument list, the environment variables and the
+request whose answer means that the service is ready. The file of an engine fills in one `Engine`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Engine:
         Raises
         ------
         OptionError
-            For an option that does not exist (lists the near ones), is given twice or has the wrong type.
+            For an option that does not exist (lists the near ones), is given twice or has the wrong
+            type.
         """
         checked: dict[str, Any] = {}
         for given, value in options.items():

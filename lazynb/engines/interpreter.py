@@ -1,7 +1,7 @@
 """Which Python runs an engine.
 
-In this order: the one that the user configured (`LAZYLLM_LLAMACPP_PYTHON`), the engine's managed environment under
-`<home>/envs/`, the kernel's own when it has the engine.
+In this order: the one that the user configured (`LAZYLLM_LLAMACPP_PYTHON`), the engine's managed
+environment under `<home>/envs/`, the kernel's own when it has the engine.
 """
 
 from __future__ import annotations

@@ -1,24 +1,27 @@
 """llama.cpp: the engine that needs nothing.
 
-No torch, one wheel, up in about a second, GGUF files as they are shipped. `servers/llamacpp.py` is the program; this
-file fills in what llama.cpp leaves open and a notebook needs: how many requests at once, how much
-context for each, how many threads.
+No torch, one wheel, up in about a second, GGUF files as they are shipped. `servers/llamacpp.py` is
+the program; this file fills in what llama.cpp leaves open and a notebook needs: how many requests
+at once, how much context for each, how many threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from lazynb.engines.base import Engine, Option
 from lazynb.engines.machine import available_memory, cores
 from lazynb.errors import OptionError
-from lazynb.hub import Model
 from lazynb.hub.gguf import metadata
 from lazynb.jobs.spec import CauseRule, Command, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazynb.hub import Model
 
 SERVER = Path(__file__).parents[1] / "servers" / "llamacpp.py"
 
@@ -109,38 +112,38 @@ ALIASES = {
 
 CAUSES = [
     CauseRule(
-        pattern=r"couldn't bind HTTP server socket.*port: (?P<port>\d+)",
-        cause="The address is in use: port {port} is taken",
+        pattern=r"address already in use: port (?P<port>\d+)",
+        cause="its port {port} is taken by another program",
         hint="Choose another port, or none: a free one is taken then.",
     ),
     CauseRule(
         pattern=r"data is not within the file bounds|failed to read (?:key-value pairs|tensor (?:info|data)|magic)",
-        cause="The GGUF file is incomplete or broken",
+        cause="the GGUF file is incomplete or broken",
         hint="It was probably not downloaded to its end. Delete it and get it again.",
     ),
     CauseRule(
         pattern=r"invalid magic characters|failed to read header|bad GGUF|invalid ggml type|duplicated? key",
-        cause="The file is not a readable GGUF file",
+        cause="the file is not a readable GGUF file",
         hint="Check that it is a model in the GGUF format, and get it again.",
     ),
     CauseRule(
         pattern=r"unknown model architecture: '(?P<kind>[^']*)'",
-        cause="This llama.cpp does not know the model architecture '{kind}'",
+        cause="this llama.cpp does not know the model architecture '{kind}'",
         hint="Update it: %pip install -U xllamacpp",
     ),
     CauseRule(
         pattern=r"insufficient memory|failed to allocate|unable to allocate|std::bad_alloc|out of memory",
-        cause="There is not enough memory for the model and its context",
+        cause="there is not enough memory for the model and its context",
         hint="Use a smaller n_ctx or n_parallel, or a smaller quantisation of the model.",
     ),
     CauseRule(
         pattern=r"failed to open GGUF file|No such file or directory",
-        cause="The weights are not there any more, or cannot be read",
+        cause="the weights are not there any more, or cannot be read",
         hint="Check the path and its permissions.",
     ),
     CauseRule(
         pattern=r"No module named '?xllamacpp",
-        cause="This environment has no xllamacpp",
+        cause="its Python environment has no xllamacpp",
         hint="Install it: %pip install xllamacpp",
     ),
 ]
@@ -163,15 +166,16 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
 def _probe(name: str) -> Probe:
     message = {"role": "user", "content": "hi"}
     return Probe(
-        path="/chat/completions", body={"model": name, "messages": [message], "max_tokens": 1}
+        path="/v1/chat/completions", body={"model": name, "messages": [message], "max_tokens": 1}
     )
 
 
 def _defaults(weights: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what llama.cpp leaves open, fitted to the model and the machine.
 
-    Each request gets a context of its own. In a pool that they share, the one that overflows it would end
-    all the others too; that happens only to a user who sets `n_ctx` alone, as with llama-server.
+    Each request gets a context of its own. In a pool that they share, the one that overflows it
+    would end all the others too; that happens only to a user who sets `n_ctx` alone, as with
+    llama-server.
     """
     filled: dict[str, Any] = {
         "n_threads": cores(),

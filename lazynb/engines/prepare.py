@@ -2,13 +2,13 @@
 
     python -m lazynb.engines.prepare FOLDER
 
-The supervisor runs this while a job is in the phase 'downloading'. It reads `spec.json`, writes `command.json` (what to
-run) and prints `@progress` lines. When it fails, its last line is `@failed {"cause": …, "hint": …}`.
+The supervisor runs this while a job is in the phase 'downloading'. It reads `spec.json`, writes
+`command.json` (what to run) and prints `@progress` lines. When it fails, its last line is `@failed
+{"cause": …, "hint": …}`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -48,10 +48,11 @@ def prepare(folder: Path) -> None:
     model = hub.resolve(spec.model, prefer=engine.formats[0] if engine else None, type=kind)
     engine = engine or choose(model)[0]
     command = plan(hub.fetch(model), engine, spec.options, spec.name)
+    command = msgspec.structs.replace(command, engine=engine.name)
     fresh = folder / "command.json.new"
     fresh.touch(mode=0o600)
     fresh.write_bytes(msgspec.json.encode(command))
-    os.replace(fresh, folder / "command.json")
+    fresh.replace(folder / "command.json")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The engines that there are: lazynb's own, and those that other packages add.
 
-A package adds one with an entry point in the group `lazynb.engines` that names an `Engine`. Nothing of an engine
-is imported before it is asked for.
+A package adds one with an entry point in the group `lazynb.engines` that names an `Engine`. Nothing
+of an engine is imported before it is asked for.
 """
 
 from __future__ import annotations

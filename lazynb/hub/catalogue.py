@@ -1,7 +1,7 @@
 """The catalogue: what is known of a model by its short name, as data.
 
-`catalogue.toml` beside this file, and the user's own `<home>/catalogue.toml`, which adds to it and overrides
-it. Names ignore case; a hub's id finds the entry too.
+`catalogue.toml` beside this file, and the user's own `<home>/catalogue.toml`, which adds to it and
+overrides it. Names ignore case; a hub's id finds the entry too.
 """
 
 from __future__ import annotations

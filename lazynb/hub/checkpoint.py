@@ -1,6 +1,7 @@
 """What lies in a file or folder: is it a model, in which format, and what is it for?
 
-The type comes from the checkpoint's own words (`config.json`, the head of a GGUF file), then from its name.
+The type comes from the checkpoint's own words (`config.json`, the head of a GGUF file), then from
+its name.
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ def recognise(path: Path, file: str = "") -> Checkpoint | None:
     """
     if path.is_file():
         return Checkpoint(path, "gguf") if gguf.is_gguf(path) else None
+    return _recognise_folder(path, file) if path.is_dir() else None
+
+
+def _recognise_folder(path: Path, file: str) -> Checkpoint | None:
     try:
         names = {item.name for item in path.iterdir()}
     except OSError:
@@ -87,9 +92,8 @@ def recognise(path: Path, file: str = "") -> Checkpoint | None:
     ggufs = [name for name in names if name.endswith(".gguf") and not name.startswith("mmproj")]
     if ggufs:
         return Checkpoint(path / _best(ggufs, file), "gguf")
-    if names.intersection(CONFIGS) and any(name.endswith(WEIGHTS) for name in names):
-        return Checkpoint(path, "other")
-    if (path / "asset").is_dir() and recognise(path / "asset"):  # ChatTTS
+    other = names.intersection(CONFIGS) and any(name.endswith(WEIGHTS) for name in names)
+    if other or recognise(path / "asset"):  # ChatTTS
         return Checkpoint(path, "other")
     return None
 

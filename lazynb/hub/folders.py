@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,6 +10,8 @@ from lazynb.hub.checkpoint import Checkpoint, recognise
 from lazynb.hub.model import Model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from lazynb.hub.source import Report, Wanted
 
 
@@ -46,8 +46,8 @@ class GivenPath:
 class Folders:
     """Folders that hold models by their names.
 
-    A model lies there under its short name, its name on a hub or its full id (`Qwen/Qwen2-1.5B`), as a
-    folder or as a `.gguf` file; upper and lower case do not matter.
+    A model lies there under its short name, its name on a hub or its full id (`Qwen/Qwen2-1.5B`),
+    as a folder or as a `.gguf` file; upper and lower case do not matter.
     """
 
     name: str
@@ -75,10 +75,9 @@ class Folders:
 def listing(root: Path) -> dict[str, Path]:
     """Return what lies in a folder, by its name in lower case; hidden things (downloads) left out."""
     try:
-        names = os.listdir(root)
+        return {p.name.casefold(): p for p in root.iterdir() if not p.name.startswith(".")}
     except OSError:
         return {}
-    return {name.casefold(): root / name for name in names if not name.startswith(".")}
 
 
 def _names(wanted: Wanted) -> list[str]:

@@ -7,8 +7,10 @@ the file is.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAGIC = b"GGUF"
 # The types of the metadata, as `struct` writes them.

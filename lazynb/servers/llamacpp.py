@@ -1,8 +1,8 @@
 """llama.cpp's own server as a service of lazynb: the OpenAI API over one GGUF file.
 
-This program runs in the engine's environment, by path, and needs nothing but xllamacpp. It translates
-options into llama.cpp's `CommonParams` and hands over. It never outlives its parent, and it ends at once
-on SIGTERM: there is no state to save.
+This program runs in the engine's environment, by path, and needs nothing but xllamacpp. It
+translates options into llama.cpp's `CommonParams` and hands over. It never outlives its parent, and
+it ends at once on SIGTERM: there is no state to save.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -57,11 +58,13 @@ def main() -> None:
     try:
         server = xllamacpp.Server(params)
     except RuntimeError:
+        if taken(arguments.port):
+            sys.exit(f"address already in use: port {arguments.port}")
         sys.exit("llama.cpp could not start; the lines above say why")
     # llama.cpp itself would wait for the requests that are running.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
-    print(f"listening on {server.listening_address}", flush=True)
+    print(f"listening on {server.listening_address}", flush=True)  # noqa: T201
     while True:
         signal.pause()
 
@@ -97,6 +100,17 @@ def adapter(path: str) -> Any:
     info = xllamacpp.CommonAdapterLoraInfo()
     info.path, info.scale = path, 1.0
     return info
+
+
+def taken(port: int) -> bool:
+    """Say whether another program listens on a port, for which llama.cpp has no clear word."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def gpus() -> bool:
