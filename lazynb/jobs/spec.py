@@ -54,7 +54,8 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `{port}` in `argv` and in the values of `env` is replaced by the port of the service, and `{key}`
     in `env` alone (never in `argv`, which every user of the machine can read) by its key.
     A program can also report progress itself: a line `@progress {"text": …, "done": …, "total": …}` on
-    its standard output (`done` and `total` are optional numbers) is shown and does not go to the log.
+    its standard output (`done` and `total` are optional numbers) is shown and does not go to the log, and a
+    line `@failed {"cause": …, "hint": …}` says why it is about to end with an error.
     """
 
     argv: list[str]
@@ -68,14 +69,16 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the program listens on a port."""
     progress: list[ProgressRule] = []
     causes: list[CauseRule] = []
+    engine: str = ""
+    """The engine's name, where `prepare` chose it."""
 
 
 class Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A process, named so that a recycled process id is not taken for it."""
 
     pid: int
-    created: float
-    """When the process started, as `psutil.Process.create_time` gives it."""
+    ticks: int
+    """When the process started, in clock ticks since the machine booted: unmoved when the clock is set."""
 
 
 class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,7 +105,9 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     keep: bool = False
     """Whether the job outlives the kernel that started it."""
     owner: Owner | None = None
-    """The kernel that started it."""
+    """The kernel that started it. Filled in by the manager, as are `host` and `created`."""
+    host: str = ""
+    """The machine it runs on: a home folder can be shared, process ids cannot."""
     created: float = 0.0
     """Seconds since the epoch."""
 
