@@ -12,6 +12,7 @@ and the same in Python:
 Every public name is imported when it is first used, so that importing lazynb costs nothing.
 """
 
+import sys as _sys
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,21 @@ def __getattr__(name: str) -> Any:
     home = _import_module(_HOME[name])
     value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     globals()[name] = value
+    if name == "TrainableModule":
+        _show_progress_in_cells()
     return value
+
+
+def _show_progress_in_cells() -> None:
+    """Where a cell waits for a model that starts, let it show how the model comes up."""
+    ipython = _sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
+        return
+    from lazynb import service
+
+    service.on_start = lambda job: _import_module("lazynb.notebook.progress").show_job(
+        job, block=True
+    )
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 from lazynb import service
+from lazynb.card import card, shorten
 from lazynb.config import config
 from lazynb.errors import EngineNotInstalledError, LazynbError, OptionError
 from lazynb.flow import Chainable
@@ -368,6 +369,20 @@ class TrainableModule(Chainable):
     def __repr__(self) -> str:
         model = repr(self.base_model) if self.base_model else f"url={self._deployment.url!r}"
         return f"TrainableModule({model}, status={self.status()!r})"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        deployment, job = self._deployment, self.job
+        engine = job.state.engine if job else deployment.engine
+        rows = {
+            "engine": "" if deployment.url else engine,
+            "address": deployment.url or (job.url if job and job.state.phase == "ready" else ""),
+            "prompt": shorten(self._prompt.value or ""),
+            "formatter": shorten(repr(self._formatter)) if self._formatter else "",
+            "stream": self._stream,
+            "log": job.log_path if job else "",
+        }
+        title = self.base_model or deployment.url or "no model"
+        return {"text/plain": repr(self), "text/html": card(title, self.status(), rows)}
 
     # Inside.
 
