@@ -436,13 +436,16 @@ def _method_name(method: Method | str, kind: str) -> str:
 def _begin_when_ready(answer: Answer, job: Job, endpoint: Callable[[], Endpoint]) -> None:
     """Send the request as soon as the service is ready; its failure is the answer's."""
 
+    endings: list[Callable[[], None]] = []
+
     def follow(state: JobState) -> None:
         if state.phase == "ready":
-            unsubscribe()
             answer.begin(endpoint())
         elif state.phase in ENDED_PHASES:
-            unsubscribe()
-            answer.fail(job.error())
+            answer.fail(job.error(state))
+        else:
+            return
+        for end in endings:
+            end()
 
-    unsubscribe = job.subscribe(follow)
-    follow(job.state)
+    endings.append(job.subscribe(follow))
