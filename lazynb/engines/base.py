@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -24,6 +24,23 @@ class Option:
 
     type: Any
     help: str
+
+    def convert(self, value: Any) -> Any:
+        """Return a value as the option's type; what was typed on a magic's line arrives as text.
+
+        Raises
+        ------
+        ValueError
+            When it does not fit.
+        """
+        typed = isinstance(value, str)
+        if typed and get_origin(self.type) is list:
+            value = value.split(",")
+        return msgspec.convert(value, self.type, strict=not typed)
+
+    def __str__(self) -> str:
+        words = get_args(self.type) if get_origin(self.type) is Literal else ()
+        return f"{self.help} ({', '.join(words)})" if words else self.help
 
 
 Recipe = Callable[[Model, Mapping[str, Any], str, str], Command]
@@ -57,9 +74,9 @@ class Engine:
     formats: tuple[Format, ...]
     package: str
     requirement: str
-    options: Mapping[str, Option]
-    command: Recipe
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(repr=False)
+    command: Recipe = field(repr=False)
+    aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def serves(self, model: Model) -> bool:
         """Say whether this engine can run that model."""
@@ -86,13 +103,11 @@ class Engine:
         return checked
 
     def _convert(self, name: str, value: Any) -> Any:
-        option = self.options[name]
         try:
-            # Options that were typed on a magic's line arrive as text.
-            return msgspec.convert(value, option.type, strict=not isinstance(value, str))
-        except msgspec.ValidationError as error:
+            return self.options[name].convert(value)
+        except ValueError as error:
             message = f"{self.name}: {name} = {value!r} does not fit: {error}"
-            raise OptionError(message, hint=f"{name}: {option.help}") from None
+            raise OptionError(message, hint=f"{name}: {self.options[name]}") from None
 
     def _unknown(self, name: str) -> OptionError:
         known = [*self.options, *self.aliases]

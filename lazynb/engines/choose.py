@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lazynb.engines.interpreter import interpreter
@@ -9,7 +10,7 @@ from lazynb.engines.registry import get, names
 from lazynb.errors import EngineNotInstalledError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lazynb.engines.base import Engine
     from lazynb.hub import Model
@@ -31,7 +32,7 @@ def choose(model: Model) -> tuple[Engine, str]:
     EngineNotInstalledError
         When no engine serves such a model.
     """
-    fitting = [engine for engine in map(get, names()) if engine.serves(model)]
+    fitting = [engine for engine in _usable() if engine.serves(model)]
     if not fitting:
         what = f"a {model.type} model in the format {model.format}"
         hint = "For llama.cpp, get the model as a GGUF file." if model.type == "chat" else ""
@@ -57,6 +58,13 @@ def plan(model: Model, engine: Engine, options: Mapping[str, Any], name: str) ->
         message = f"{engine.name} does not run {model.name}, a {model.type} model ({model.format})"
         raise OptionError(message, hint=f"It runs {serves}.")
     return engine.command(model, engine.check(options), interpreter(engine), name)
+
+
+def _usable() -> Iterator[Engine]:
+    """Yield the engines; one of another package that is broken stands in no other's way."""
+    for name in names():
+        with suppress(OptionError):
+            yield get(name)
 
 
 def _installed(engine: Engine) -> bool:

@@ -52,7 +52,7 @@ OPTIONS = {
     "main_gpu": Option(int, "the GPU to use"),
     "split_mode": Option(Literal["none", "layer", "row"], "how several GPUs share the model"),
     "tensor_split": Option(list[float], "shares of the GPUs"),
-    "flash_attn_type": Option(Literal["auto", "enabled", "disabled"], "flash attention"),
+    "flash_attn_type": Option(Literal["auto", "on", "off"], "flash attention"),
     "cache_type_k": Option(CacheType, "number format of the cached keys"),
     "cache_type_v": Option(CacheType, "number format of the cached values"),
     "cache_prompt": Option(bool, "keep the prompt of a request for the next one"),

@@ -32,6 +32,8 @@ WORDS = {
     "split_mode": (xllamacpp.llama_split_mode, "LLAMA_SPLIT_MODE_"),
 }
 """Options whose values are words, and the enumerations that they come from."""
+SYNONYMS = {"on": "enabled", "off": "disabled"}
+"""What the `llama-server` command calls them."""
 
 
 def main() -> None:
@@ -88,9 +90,12 @@ def fill(params: Any, option: str, value: Any) -> None:
         params.mmproj.path = value
     elif option == "lora_adapters":
         params.lora_adapters = [adapter(path) for path in value]
+    elif option == "tensor_split":
+        params.tensor_split = value + [0.0] * (len(params.tensor_split) - len(value))
     elif option in WORDS:
         enumeration, prefix = WORDS[option]
-        setattr(params, option, enumeration[prefix + value.upper()])
+        word = SYNONYMS.get(value, value)
+        setattr(params, option, enumeration[prefix + word.upper()])
     else:
         setattr(params, option, value)
 

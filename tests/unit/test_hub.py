@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
+from gguf_file import gguf
 from lazynb.errors import LazynbError, ModelNotFoundError
 from lazynb.hub import Model, catalogue, fetch, known_names, resolve
 from lazynb.hub.gguf import metadata
@@ -28,21 +28,6 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path
-
-
-def gguf(path: Path, **facts: object) -> Path:
-    """Write a GGUF file with nothing but a head."""
-    data = b"GGUF" + struct.pack("<IQQ", 3, 0, len(facts))
-    for key, value in facts.items():
-        name = key.replace("__", ".").encode()
-        data += struct.pack("<Q", len(name)) + name
-        if isinstance(value, str):
-            data += struct.pack("<IQ", 8, len(value)) + value.encode()
-        else:
-            data += struct.pack("<II", 4, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
 
 
 def folder(path: Path, weights: str = "model.safetensors", **config: object) -> Path:
@@ -94,7 +79,9 @@ def test_the_hubs_id_finds_the_entry():
 def test_a_users_own_catalogue_adds_and_overrides(place):
     (place / "home").mkdir()
     own = place / "home" / "catalogue.toml"
-    own.write_text('["my-7b"]\ntype = "vlm"\nhuggingface = "me/my-7b"\n["qwen2-1.5b"]\ntype = "embed"\n')
+    own.write_text(
+        '["my-7b"]\ntype = "vlm"\nhuggingface = "me/my-7b"\n["qwen2-1.5b"]\ntype = "embed"\n'
+    )
     assert catalogue.find("MY-7B").type == "vlm"
     assert catalogue.find("qwen2-1.5b").type == "embed"
     assert "my-7b" in known_names()
@@ -110,7 +97,9 @@ def test_a_users_catalogue_is_read_again_when_it_changes(place):
     assert catalogue.find("mine").type == "embed"
 
 
-@pytest.mark.parametrize("text", ["[mine\n", '[mine]\ntype = "poem"\n', "[mine]\nsize = 3\n", "mine = 3"])
+@pytest.mark.parametrize(
+    "text", ["[mine\n", '[mine]\ntype = "poem"\n', "[mine]\nsize = 3\n", "mine = 3"]
+)
 def test_an_error_in_a_users_catalogue_says_where(place, text):
     (place / "home").mkdir()
     (place / "home" / "catalogue.toml").write_text(text)
@@ -280,7 +269,9 @@ def test_without_download_a_missing_model_is_an_error():
 
 def test_a_path_that_does_not_exist_names_its_neighbours(place):
     gguf(place / "work" / "tiny.gguf")
-    with pytest.raises(ModelNotFoundError, match=r"nothing at .*tinny\.gguf\nDid you mean tiny\.gguf"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"nothing at .*tinny\.gguf\nDid you mean tiny\.gguf"
+    ):
         resolve("./tinny.gguf")
 
 

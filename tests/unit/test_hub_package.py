@@ -14,7 +14,6 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-
 from lazynb.errors import LazynbError
 from lazynb.hub import fetch, resolve
 
@@ -62,7 +61,9 @@ def wheel(tmp_path):
             "tiny_model-1.0.dist-info/METADATA",
             "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n",
         )
-        archive.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(
+            "tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n"
+        )
     return path.read_bytes()
 
 
@@ -150,7 +151,10 @@ def test_by_default_progress_is_printed_for_the_supervisor(place, wheel, capsys)
 
 def test_two_processes_that_ask_at_once_download_once(place, index):
     index.delay = 0.1
-    both = [subprocess.Popen([sys.executable, "-c", FETCH], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", FETCH], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert [text.splitlines()[-1] for text in said] == [str(place / "models" / "tiny")] * 2
@@ -160,7 +164,9 @@ def test_two_processes_that_ask_at_once_download_once(place, index):
 
 def test_a_download_that_was_killed_leaves_no_model_and_can_be_begun_again(place, index):
     index.delay = 0.3
-    process = subprocess.Popen([sys.executable, "-c", FETCH], stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FETCH], stdout=subprocess.PIPE, start_new_session=True
+    )
     while not any(path.endswith(".whl") for path in index.asked):
         time.sleep(0.02)
     time.sleep(0.3)
@@ -191,7 +197,7 @@ def test_no_network_is_said_within_seconds(place, monkeypatch):
 
 def test_a_download_that_is_cut_is_an_error_and_leaves_nothing(place, index):
     index.cut = True
-    with pytest.raises(LazynbError, match="tiny-model==1.0"):
+    with pytest.raises(LazynbError, match=r"tiny-model==1\.0"):
         fetch(resolve("tiny"), report=lambda *_: None)
     assert left(place) == []
 
