@@ -8,7 +8,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
-PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_FLAGS := -qq --disable-pip-version-check --constraint constraints.txt
 comma := ,
 say = @printf '\033[1m%s\033[0m\n' "$(1)"
 
@@ -38,9 +38,9 @@ help:
 .venv-ipykernel6/.installed: pyproject.toml constraints.txt
 	$(call say,Installing a kernel environment with ipykernel 6.31 …)
 	@test -x .venv-ipykernel6/bin/python || $(PYTHON) -m venv .venv-ipykernel6
-	@.venv-ipykernel6/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@.venv-ipykernel6/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@grep -v '^ipykernel==' constraints.txt > .venv-ipykernel6/constraints.txt
-	@.venv-ipykernel6/bin/python -m pip install --quiet --disable-pip-version-check \
+	@.venv-ipykernel6/bin/python -m pip install -qq --disable-pip-version-check \
 	    --constraint .venv-ipykernel6/constraints.txt --editable '.[llamacpp]' 'ipykernel==6.31.*'
 	@touch $@
 
