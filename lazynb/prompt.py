@@ -84,6 +84,8 @@ class Prompt:
         LazynbError
             A slot has no value, a key no slot, a file is missing, or the input is none of these.
         """
+        if isinstance(given, list | dict) and not (given or self._user):
+            raise LazynbError("The input is empty", hint="Give text, a dict or messages.")
         if isinstance(given, list):
             check(slots(self._system), {})
             system, asked = self._system, _messages(given)
@@ -170,8 +172,6 @@ def _messages(given: Any) -> list[Message]:
                 f"Item {index} of the input is no message: {item!r:.200}",
                 hint="Messages: {'role': 'user', 'content': …}. Several inputs go to map().",
             )
-    if not given:
-        raise LazynbError("The input is an empty list", hint="Give text, a dict or messages.")
     return [dict(message) for message in given]
 
 
