@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -57,9 +56,11 @@ class Manager:
             host=os.uname().nodename,
             created=spec.created or time.time(),
         )
+        from secrets import token_urlsafe
+
         files = JobFolder(self.root / spec.id)
         try:
-            files.create(spec, secrets.token_urlsafe(32))
+            files.create(spec, token_urlsafe(32))
             supervisor = _start_supervisor(files)
         except FileExistsError as error:
             raise LazynbError(

@@ -18,11 +18,11 @@ import msgspec
 
 from lazynb.config import config
 from lazynb.jobs import causes, ports, process
+from lazynb.jobs.ending import Ending, not_ready, port_taken
 from lazynb.jobs.folder import JobFolder
 from lazynb.jobs.log import BoundedLog
 from lazynb.jobs.loop import Loop
 from lazynb.jobs.output import Output
-from lazynb.jobs.probe import ReadinessProbe
 from lazynb.jobs.program import Program, end_all, environment, reap
 from lazynb.jobs.record import Record
 from lazynb.jobs.spec import Command
@@ -30,26 +30,13 @@ from lazynb.jobs.spec import Command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazynb.jobs.spec import Phase
+    from lazynb.jobs.spec import Probe
 
 OWNER_PERIOD = 1.0  # seconds between two looks at the kernel
 PORT_ATTEMPTS = 3
 FAILED_GRACE = 1.0  # seconds that the rest of a program gets when the program itself failed
 DISK_PATIENCE = 60.0  # seconds that a last state waits for a full disk
 TAIL = 20
-
-
-class Ending(Exception):  # noqa: N818  (not always an error: every job ends so)
-    """The job is over."""
-
-    def __init__(
-        self, phase: Phase, cause: str = "", hint: str = "", returncode: int | None = None
-    ) -> None:
-        super().__init__(cause)
-        self.phase = phase
-        self.cause = cause
-        self.hint = hint
-        self.returncode = returncode
 
 
 class Supervisor:
@@ -102,6 +89,7 @@ class Supervisor:
         self._start(preparation, preparation.argv, {})
         if self._run_to_end(preparation) != 0:
             raise self._failure(preparation)
+        self._end_all(FAILED_GRACE)
         try:
             return self.folder.read_command()
         except (OSError, msgspec.DecodeError) as error:
@@ -111,14 +99,14 @@ class Supervisor:
         fixed = command.port or self.spec.port
         for attempt in range(1, PORT_ATTEMPTS + 1):
             if fixed and ports.taken(fixed):
-                raise _taken(fixed)
+                raise port_taken(fixed)
             try:
                 self._run(command, (fixed or ports.free()) if command.serves else None)
             except Ending as ending:
                 if not self._lost_port(ending):
                     raise
                 if fixed and ports.taken(fixed):
-                    raise _taken(fixed) from ending
+                    raise port_taken(fixed) from ending
                 if fixed or attempt == PORT_ATTEMPTS:
                     raise
                 self.log.lines.clear()
@@ -136,16 +124,17 @@ class Supervisor:
             },
         )
         if command.ready is not None and port is not None:
-            self._wait_until_ready(
-                command, ReadinessProbe(command.ready, port, self.key, self.loop.wake)
-            )
+            self._wait_until_ready(command, command.ready, port)
         self.record.enter("ready")
         returncode = self._run_to_end(command)
         if returncode == 0 and command.ready is None:
             raise Ending("stopped", returncode=0)
         raise self._failure(command)
 
-    def _wait_until_ready(self, command: Command, probe: ReadinessProbe) -> None:
+    def _wait_until_ready(self, command: Command, request: Probe, port: int) -> None:
+        from lazynb.jobs.probe import ReadinessProbe  # while the program starts
+
+        probe = ReadinessProbe(request, port, self.key, self.loop.wake)
         deadline = time.monotonic() + config.start_timeout
         try:
             while not probe.ready:
@@ -154,7 +143,7 @@ class Supervisor:
                 if probe.refused:
                     raise Ending("failed", f"it refuses requests: {probe.last_answer}")
                 if time.monotonic() > deadline:
-                    raise _late(probe)
+                    raise not_ready(config.start_timeout, probe.last_answer)
         finally:
             probe.cancel()
 
@@ -246,23 +235,6 @@ class Supervisor:
         self.loop.remove(sys.stdin.fileno())
         self.spec = self.folder.read_spec()
         self._abandoned = not self.spec.keep
-
-
-def _taken(port: int) -> Ending:
-    return Ending(
-        "failed",
-        f"port {port} is taken by {ports.holder(port)}",
-        "Stop that process, or choose another port; without one a free port is found.",
-    )
-
-
-def _late(probe: ReadinessProbe) -> Ending:
-    answer = f"; its last answer: {probe.last_answer}" if probe.last_answer else ""
-    return Ending(
-        "failed",
-        f"it was not ready within {config.start_timeout:g} s{answer}",
-        "The log tells what it did. LAZYLLM_START_TIMEOUT gives it more seconds.",
-    )
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ ends with the last subscription.
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -45,6 +44,8 @@ class _Subscription:
             try:
                 self.callback(state)
             except Exception:
+                import logging
+
                 logging.getLogger(__name__).exception("A callback on %s failed", self.job.name)
         if state.phase in ENDED_PHASES:
             self.end()
