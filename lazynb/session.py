@@ -1,9 +1,10 @@
 """Who listens to a call, and who may stop it.
 
-A flow runs its steps in many threads and tasks, and a step does not know who called it. Two context variables
-carry what it needs to know: the *sink* that takes the text while it is made (a `StreamCallHelper` puts one there),
-and the *scope* that can cancel what runs (an early exit from a stream, a failed branch, an interrupt). Every thread
-and task of a flow gets a copy of the caller's context, so two calls at the same time never see each other's.
+A flow runs its steps in many threads and tasks, and a step does not know who called it. Two
+context variables carry what it needs to know: the *sink* that takes the text while it is made (a
+`StreamCallHelper` puts one there), and the *scope* that can cancel what runs (an early exit from
+a stream, a failed branch, an interrupt). Every thread and task of a flow gets a copy of the
+caller's context, so two calls at the same time never see each other's.
 
     sink = current_sink()
     if sink is not None:
@@ -19,7 +20,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from lazynb.errors import OptionError
 
@@ -75,7 +76,8 @@ class Chunk(str):
 
     def __new__(
         cls, text: str = "", kind: Kind = "text", source: str = "", color: str = ""
-    ) -> Chunk:
+    ) -> Self:
+        """Make a chunk; without more than a text it is plain."""
         chunk = super().__new__(cls, text)
         chunk.kind = kind
         chunk.source = source

@@ -3,8 +3,9 @@
     for chunk in StreamCallHelper(flow)("hello"):
         print(chunk, end="")
 
-The call runs in a thread of its own (in a task, under `async for`) with a sink that every module inside it pushes
-its text to. Nothing runs before the first chunk is asked for. Leaving the loop cancels the call.
+The call runs in a thread of its own (in a task, under `async for`) with a sink that every module
+inside it pushes its text to. Nothing runs before the first chunk is asked for. Leaving the loop
+cancels the call.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class StreamCallHelper:
 
     def __init__(self, call: Callable[..., Any]) -> None:
         if not callable(call):
-            raise FlowError(f"{call!r} cannot be called", hint="Wrap a module, a flow or a function.")
+            raise FlowError(
+                f"{call!r} cannot be called", hint="Wrap a module, a flow or a function."
+            )
         self._call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Stream:
@@ -94,7 +97,9 @@ class Stream:
         try:
             with self._changed:
                 if self._task is not None and not self._ended:
-                    raise FlowError("The stream has not ended", hint="Read `.result` after the loop.")
+                    raise FlowError(
+                        "The stream has not ended", hint="Read `.result` after the loop."
+                    )
                 while not self._ended:
                     self._changed.wait()
         except KeyboardInterrupt:

@@ -8,8 +8,8 @@
         p.answer = model | bind(_0, question=p.input)
     p("What is a monad?")
 
-or `pipeline(search, parallel(rank_a, rank_b).sum, …)`. Any callable is a step: functions, modules, other flows, and
-classes of callable objects, which are made on the spot.
+or `pipeline(search, parallel(rank_a, rank_b).sum, …)`. Any callable is a step: functions,
+modules, other flows, and classes of callable objects, which are made on the spot.
 """
 
 from __future__ import annotations
@@ -179,7 +179,8 @@ class Flow(Chainable, Runnable):
             item = item._step.item  # `p.again = p.first`
         item = item.prepared(_callable, self._refer) if isinstance(item, bind) else _callable(item)
         self._steps = [
-            step for step in self._steps
+            step
+            for step in self._steps
             if not (step.automatic and _unbound(step.item) is _unbound(item))
         ]
         self._steps.append(Step(item, name))

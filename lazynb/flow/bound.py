@@ -4,9 +4,9 @@
         p.search = search
         p.answer = answer | bind(_0, question=p.input)
 
-The placeholders `_0`, `_1`, … stand for what the step is called with; `p.input`, `p.kwargs` and `p.output('search')`
-(or `p.search` itself) for what the pipeline knows when the step runs, with `[…]` and `.name` on top. Where
-positional arguments are bound, only those are passed on.
+The placeholders `_0`, `_1`, … stand for what the step is called with; `p.input`, `p.kwargs` and
+`p.output('search')` (or `p.search` itself) for what the pipeline knows when the step runs, with
+`[…]` and `.name` on top. Where positional arguments are bound, only those are passed on.
 """
 
 from __future__ import annotations
@@ -135,9 +135,7 @@ class bind(Chainable):  # noqa: N801 - named as its users write it
         """Return these arguments bound to a function."""
         return self.of(function, self._args, self._kwargs)
 
-    def prepared(
-        self, make: Callable[[Any], Any], refer: Callable[[Any], Any]
-    ) -> bind:
+    def prepared(self, make: Callable[[Any], Any], refer: Callable[[Any], Any]) -> bind:
         """Return it as a step: its function made callable, steps among its arguments made references."""
         function, args = self._split()
         return self.of(
@@ -164,6 +162,7 @@ class bind(Chainable):  # noqa: N801 - named as its users write it
         return function, positional, {**named, **kwargs}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function with what is bound."""
         function, args, kwargs = self.apply(args, kwargs)
         return function(*args, **kwargs)
 

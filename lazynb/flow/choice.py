@@ -73,7 +73,9 @@ class Switch(Flow):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            raise FlowError("The steps of a switch are cases", hint="Write s.case[condition, step].")
+            raise FlowError(
+                "The steps of a switch are cases", hint="Write s.case[condition, step]."
+            )
         super().__setattr__(name, value)
 
     def _plan(self, frame: Frame) -> Plan:

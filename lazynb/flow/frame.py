@@ -1,24 +1,24 @@
 """What a flow that runs knows, and what it asks for.
 
-A flow's logic is a generator, its *plan*: it yields a `Call` of a step, or a `Fork` of several at once, and is sent
-what comes out. So each flow is written once, and runs with threads or on an event loop. While it runs, a
-`Frame` holds its input and the outputs of its steps; frames form a chain from a nested flow to the outermost
-one, on which `bind` looks up what `p.input` and `p.output('f1')` stand for.
+A flow's logic is a generator, its *plan*: it yields a `Call` of a step, or a `Fork` of several at
+once, and is sent what comes out. So each flow is written once, and runs with threads or on an
+event loop. While it runs, a `Frame` holds its input and the outputs of its steps; frames form a
+chain from a nested flow to the outermost one, on which `bind` looks up what `p.input` and
+`p.output('f1')` stand for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003 - dataclasses read their annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lazynb.flow.values import gather
+from lazynb.flow.trace import Trace  # noqa: TC001
+from lazynb.flow.values import Arguments, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-
-    from lazynb.flow.trace import Trace
-    from lazynb.flow.values import Arguments
+    from collections.abc import Generator, Iterable
 
     Plan = Generator["Call | Fork", Any, Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable  # noqa: TC003 - the dataclass reads its annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -16,7 +17,7 @@ from lazynb.flow.threads import MAX_THREADS
 from lazynb.flow.values import gather, kwargs, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from lazynb.flow.frame import Plan
     from lazynb.flow.values import Arguments

@@ -86,7 +86,9 @@ def _flow(flow: Flow, name: str, whole: StepTrace, run: Trace) -> Node:
         for child, caption in zip(node.children, _captions(flow), strict=True):
             child.caption = caption
     if isinstance(flow, Graph):
-        node.edges = [(e.source, to) for to, edges in flow._edges.items() for e in edges if e.source]
+        node.edges = [
+            (e.source, to) for to, edges in flow._edges.items() for e in edges if e.source
+        ]
         node.ranks = flow.ranks()
         node.edges = [edge for edge in node.edges if edge != (START, END)]
     return node

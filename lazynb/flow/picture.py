@@ -1,8 +1,9 @@
 """The picture of a flow: its steps, and what the last run did.
 
-Drawn by hand as SVG. A step is a small card: name and time, what went in and out, and a thin bar for its share of the
-whole time. Cards stand below each other where they run one after the other, and beside each other where they
-run at the same time; a graph is layered by how far its steps are from the input. Colours are those of the page.
+Drawn by hand as SVG. A step is a small card: name and time, what went in and out, and a thin bar
+for its share of the whole time. Cards stand below each other where they run one after the other,
+and beside each other where they run at the same time; a graph is layered by how far its steps are
+from the input. Colours are those of the page.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from lazynb.flow.outline import Node, outline, text
 if TYPE_CHECKING:
     from lazynb.flow.base import Flow
 
-CARD, HEIGHT, CAPTION = 232, 46, 16  # a card's width and height, and that of a line above it, in px
+CARD, HEIGHT = 232, 46  # a card, in px
+CAPTION, HEAD = 16, 20  # the line above a card, and above a group
 GAP, LINK, RANK = 16, 18, 34  # between cards: beside, below, and between the ranks of a graph
 MOST = 8  # cards beside each other; the rest is a number
 _NAME, _VALUE = 30, 34  # characters that fit
@@ -54,14 +56,14 @@ def mimebundle(flow: Flow) -> dict[str, str]:
     svg = draw(root)
     return {
         "text/plain": text(root),
-        "text/html": f'<div style="overflow-x:auto">{svg}</div>',
+        "text/html": f'<div style="overflow-x:auto">{svg}</div>{_as_text(root)}',
         "image/svg+xml": svg,
     }
 
 
 def draw(root: Node) -> str:
     """Return the picture as one SVG element."""
-    block = _block(root, root.trace.seconds)
+    block = _block(root, root.trace.seconds, root=True)
     alt = escape(_clean(text(root)), quote=True)
     width, height = block.width + 2, block.height + 2
     return (
@@ -71,7 +73,15 @@ def draw(root: Node) -> str:
     )
 
 
-def _block(node: Node, total: float) -> Block:
+def _as_text(root: Node) -> str:
+    """Return the tree behind a disclosure triangle: whole values, and what a sanitizer leaves."""
+    font = "font:11px var(--jp-ui-font-family,system-ui,sans-serif)"
+    style = f"color:var(--jp-ui-font-color2,#757575);{font}"
+    summary = f'<summary style="{style}">as text</summary>'
+    return f"<details>{summary}<pre>{escape(_clean(text(root)))}</pre></details>"
+
+
+def _block(node: Node, total: float, *, root: bool = False) -> Block:
     if node.shape == "leaf":
         return _captioned(node, _card(node, total))
     children = [_block(child, total) for child in node.children[: _most(node)]]
@@ -81,7 +91,7 @@ def _block(node: Node, total: float) -> Block:
         body = _graph(node, children)
     else:
         body = _column(children) if node.shape == "column" else _row(children)
-    return _captioned(node, _group(node, body))
+    return _captioned(node, _group(node, body, stem=not root and node.shape != "graph"))
 
 
 def _most(node: Node) -> int:
@@ -97,27 +107,34 @@ def _card(node: Node, total: float) -> Block:
         f'<rect class="card" width="{CARD}" height="{HEIGHT}" rx="3"/>',
         _label(8, 17, _fit(node.name, _NAME - len(node.time)), "name"),
         _label(CARD - 8, 17, node.time, anchor="end"),
-        _label(8, 33, _fit_pair(node) if not failed else _fit(values, _VALUE),
-               "value bad" if failed else "value"),
+        _label(
+            8,
+            33,
+            _fit_pair(node) if not failed else _fit(values, _VALUE),
+            "value bad" if failed else "value",
+        ),
     ]
-    if share:
+    if share > 0.01:  # noqa: PLR2004
         bar = max(2.0, CARD * share)
         parts.append(f'<rect class="bar" y="{HEIGHT - 2}" width="{bar:.1f}" height="2"/>')
     state = "" if node.state else ' class="idle"'
     return Block(CARD, HEIGHT, f"<g{state}>{''.join(parts)}</g>")
 
 
-def _group(node: Node, body: Block) -> Block:
-    """Put a line with name, kind and time above a flow's steps."""
+def _group(node: Node, body: Block, *, stem: bool) -> Block:
+    """Put a line with name, kind and time above a flow's steps; the stem leads past it."""
     kind = node.kind if node.kind != node.name else ""
     name = _fit(node.name, _NAME)
     muted = " · ".join(part for part in (kind, node.time) if part)
     shift = 7.2 * _width(name) + 8
     state = "" if node.state else ' class="idle"'
     error = " bad" if node.state == "failed" else ""
-    width = max(body.width, shift + 6 * _width(muted))
-    head = _label(0, 11, name, "name") + _label(shift, 11, muted, error)
-    return Block(width, body.height + 20, f"<g{state}>{head}</g>" + _at((width - body.width) / 2, 20, body))
+    end = shift + 6 * _width(muted)
+    width = max(body.width, end)
+    head = f"<g{state}>{_label(0, 11, name, 'name')}{_label(shift, 11, muted, error)}</g>"
+    if stem and end < width / 2:
+        head += _line(width / 2, 0, width / 2, HEAD)
+    return Block(width, body.height + HEAD, head + _at((width - body.width) / 2, HEAD, body))
 
 
 def _captioned(node: Node, block: Block) -> Block:
@@ -230,4 +247,7 @@ def _width(content: str) -> int:
 
 def _clean(content: str) -> str:
     """Replace what XML cannot hold; line ends stay."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in content)
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for char in content
+    )

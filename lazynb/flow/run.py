@@ -1,7 +1,7 @@
 """The two ways to run a plan: in threads, and on an event loop.
 
-Both do the same for every step: look whether the flow was cancelled, fill in what is bound, measure, and give an
-exception a note that says where in the flow it happened.
+Both do the same for every step: look whether the flow was cancelled, fill in what is bound,
+measure, and give an exception a note that says where in the flow it happened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from lazynb.flow.frame import Plan
 
 _NOTE = "In the flow "
 
@@ -54,6 +53,7 @@ class _Timed:
             error.add_note(_NOTE + self.where())
 
     def where(self) -> str:
+        """Say which part of which flow this is."""
         raise NotImplementedError
 
 
@@ -95,6 +95,7 @@ class _Run(_Timed):
             return None
 
     def where(self) -> str:
+        """Say which flow this is."""
         return self.frame.path()
 
 
@@ -128,6 +129,7 @@ class _Step(_Timed):
         return self.call.step.label, self.frame.trace.inside(self.call.step.index)
 
     def where(self) -> str:
+        """Say which step this is, and what it was called with."""
         given = f", called with ({arguments_summary(*self._given)})" if self._given else ""
         return self.frame.path(self.call.step.label) + given
 
@@ -139,8 +141,11 @@ def run(
     with _Run(flow, args, kwargs, name, trace) as state:
         request = state.next(None)
         while request is not None:
-            do = perform if isinstance(request, Call) else _fork
-            request = state.next(do(request, state.frame))  # type: ignore[operator]
+            if isinstance(request, Call):
+                value = perform(request, state.frame)
+            else:
+                value = _fork(request, state.frame)
+            request = state.next(value)
     return state.value
 
 
@@ -198,8 +203,11 @@ async def arun(
     with _Run(flow, args, kwargs, name, trace) as state:
         request = state.next(None)
         while request is not None:
-            do = _aperform if isinstance(request, Call) else _afork
-            request = state.next(await do(request, state.frame))  # type: ignore[operator]
+            if isinstance(request, Call):
+                value = await _aperform(request, state.frame)
+            else:
+                value = await _afork(request, state.frame)
+            request = state.next(value)
     return state.value
 
 

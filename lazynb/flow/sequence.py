@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from lazynb.errors import FlowError
 from lazynb.flow.base import Flow
+from lazynb.flow.bound import Reference
 from lazynb.flow.frame import Call, Frame, Step
 from lazynb.flow.values import package, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from lazynb.flow.bound import Reference
     from lazynb.flow.frame import Plan
 
 
@@ -35,7 +35,7 @@ class Pipeline(Flow):
         flow._chained = True
         return flow
 
-    def output(self, step: Any, unpack: bool = False) -> Reference:  # noqa: FBT001, FBT002
+    def output(self, step: Any, unpack: bool = False) -> Reference:
         """Refer to what a step returned, for `bind`.
 
         Parameters
@@ -45,9 +45,10 @@ class Pipeline(Flow):
         unpack : bool
             Pass several values that it returned (`parallel`, `package`) as several arguments.
         """
-        named = self._find(step) if isinstance(step, str) else getattr(step, "_step", None)
-        for found in (named, *reversed(self._steps)):
-            if found is not None and (found is named or found.item is step):
+        if isinstance(step, Reference):  # `p.f` of a function, inside the block
+            step = step._step and step._step.name
+        for found in reversed(self._steps):
+            if found.item is step or (isinstance(step, str) and found.name == step):
                 return self._output(found, unpack=unpack)
         raise FlowError(f"There is no step {step!r}", hint=f"Steps: {', '.join(self._names)}.")
 

@@ -1,7 +1,7 @@
 """Several at once: `parallel`, `diverter` and `warp`.
 
-Each of them returns a `package`, in the order of its items, that spreads to the arguments of the next step; `.sum`,
-`.aslist`, `.astuple`, `.asdict` and `.join()` make something else of it.
+Each of them returns a `package`, in the order of its items, that spreads to the arguments of the
+next step; `.sum`, `.aslist`, `.astuple`, `.asdict` and `.join()` make something else of it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class Parallel(Flow):
         super().__init__(*steps, **named)
         self._combine: Callable[[list[Any]], Any] = package.of
         self._combined = ""
-        self._concurrent = (
-            self._limit if _concurrent is True else max(1, int(_concurrent))
-        )
+        self._concurrent = self._limit if _concurrent is True else max(1, int(_concurrent))
 
     @classmethod
     def sequential(cls, *steps: Any, **named: Any) -> Self:

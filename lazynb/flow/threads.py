@@ -1,9 +1,10 @@
-"""Threads for the branches of flows: bounded, shared, and free of deadlocks however flows are nested.
+"""Threads for the branches of flows: bounded, shared, free of deadlocks at any depth.
 
-There is no queue in front of the threads. Whoever forks takes a free thread for each task; when none is free, the
-forking thread does the task itself. So a thread only ever waits for tasks that another thread is at work on, and a
-hundred nested forks end with one thread as they do with sixty-four. Threads are daemons: a branch that an interrupt
-left behind does not keep the interpreter alive.
+There is no queue in front of the threads. Whoever forks takes a free thread for each task; when
+none is free, the forking thread does the task itself. So a thread only ever waits for tasks that
+another thread is at work on, and a hundred nested forks end with one thread as they do with
+sixty-four. Threads are daemons: a branch that an interrupt left behind does not keep the
+interpreter alive.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the last run of a flow did: which step ran, how long, and what went in and out.
 
-A trace holds counts and short texts, never the values, so that it keeps nothing alive and stays small however often
-a loop turns.
+A trace holds counts and short texts, never the values, so that it keeps nothing alive and stays
+small however often a loop turns.
 """
 
 from __future__ import annotations

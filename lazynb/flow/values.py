@@ -1,12 +1,12 @@
 """Values that spread: what one step returns as several arguments of the next.
 
-`parallel` returns a `package`, so that `pipeline(parallel(f, g), h)` calls `h(f(x), g(x))`. A plain tuple does not
-spread: a step that returns one hands over one value.
+`parallel` returns a `package`, so that `pipeline(parallel(f, g), h)` calls `h(f(x), g(x))`. A
+plain tuple does not spread: a step that returns one hands over one value.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,13 +21,14 @@ class package(tuple[Any, ...]):  # noqa: N801, SLOT001 - named as its users writ
     True
     """
 
-    def __new__(cls, *items: Any) -> package:
+    def __new__(cls, *items: Any) -> Self:
+        """Make a package of the arguments, or of the one tuple or list that they are."""
         if len(items) == 1 and isinstance(items[0], (tuple, list)):
             return cls.of(items[0])
         return cls.of(items)
 
     @classmethod
-    def of(cls, items: Iterable[Any]) -> package:
+    def of(cls, items: Iterable[Any]) -> Self:
         """Make a package of the items of an iterable, also of a single one that is a tuple itself."""
         return super().__new__(cls, items)
 
