@@ -20,7 +20,18 @@ from lazynb.config import config
 
 if TYPE_CHECKING:
     from lazynb import errors, formatter
-    from lazynb.flow import bind, diverter, graph, ifs, loop, parallel, pipeline, switch, warp
+    from lazynb.flow import (
+        bind,
+        diverter,
+        graph,
+        ifs,
+        loop,
+        package,
+        parallel,
+        pipeline,
+        switch,
+        warp,
+    )
     from lazynb.methods import deploy, finetune
     from lazynb.module import TrainableModule
     from lazynb.notebook import load_ipython_extension, unload_ipython_extension
@@ -46,11 +57,13 @@ _HOME = {
     "ifs": "lazynb.flow",
     "load_ipython_extension": "lazynb.notebook",
     "loop": "lazynb.flow",
+    "package": "lazynb.flow",
     "parallel": "lazynb.flow",
     "pipeline": "lazynb.flow",
     "switch": "lazynb.flow",
     "unload_ipython_extension": "lazynb.notebook",
     "warp": "lazynb.flow",
+    **{f"_{n}": "lazynb.flow" for n in range(10)},  # the placeholders of bind
 }
 
 __all__ = [
@@ -70,6 +83,7 @@ __all__ = [
     "ifs",
     "load_ipython_extension",
     "loop",
+    "package",
     "parallel",
     "pipeline",
     "switch",
