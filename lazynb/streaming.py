@@ -1,32 +1,26 @@
 """An answer: live while it is made, complete afterwards.
 
-The client's event loop writes what arrives into the answer, once for each read of the connection;
-any number of threads and tasks read it, each from where it is. Text is kept as the chunks that
-came with the offsets at which they end, so that "what is new since character 4,000" costs what is
-new. A reader that has caught up leaves a one-shot wake-up behind and sleeps; nobody is woken who
-does not wait.
+The client's event loop writes what arrives into the answer, once for each read of the connection.
+Threads and tasks read it: they iterate over its chunks (`lazynb.client.live`), ask what is new
+since a character (`lazynb.client.transcript`), or wait for its end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-import threading
 import time
-from bisect import bisect_right
-from contextlib import aclosing, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import msgspec
-
+from lazynb.client.live import Live
 from lazynb.client.loop import get_loop, spawn
 from lazynb.client.parameters import GENERATION_PARAMETERS, check_parameters
+from lazynb.client.transcript import Timings, Transcript
 from lazynb.client.wire import Usage, join_tool_calls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from concurrent.futures import Future
 
     from lazynb.client.endpoint import Endpoint
@@ -36,65 +30,9 @@ __all__ = ["GENERATION_PARAMETERS", "Answer", "Timings", "Usage", "ask", "check_
 
 Status = Literal["waiting", "streaming", "done", "cancelled", "failed"]
 Kind = Literal["text", "reasoning"]
-T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 
-class Timings(msgspec.Struct):
-    """When things happened, in seconds since the epoch; None: not yet."""
-
-    queued: float
-    """The request was sent, or, before that, the answer was made."""
-    first_token: float | None = None
-    finished: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """From the request to the end, or to now."""
-        return (self.finished or time.time()) - self.queued
-
-
-class Transcript:
-    """A text that grows: its chunks, and the offset at which each ends."""
-
-    def __init__(self) -> None:
-        self.chunks: list[str] = []
-        self._ends: list[int] = []
-        self._joined = ("", 0)  # the text of the first so many chunks
-
-    def append(self, chunk: str) -> None:
-        """Add a chunk; one thread does, any thread may read meanwhile."""
-        self.chunks.append(chunk)
-        self._ends.append(self.size + len(chunk))
-
-    @property
-    def size(self) -> int:
-        """Characters so far."""
-        return self._ends[-1] if self._ends else 0
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        text, count = self._joined
-        if count < len(self.chunks):
-            new = self.chunks[count:]
-            text, count = text + "".join(new), count + len(new)
-            self._joined = text, count
-        return text
-
-    def since(self, offset: int) -> str:
-        """Return the text from a character on."""
-        first = bisect_right(self._ends, offset)
-        new = self.chunks[first:]
-        if not new:
-            return ""
-        start = self._ends[first - 1] if first else 0
-        new[0] = new[0][offset - start :]
-        return "".join(new)
-
-
-class Answer:
+class Answer(Live):
     """One answer of a model.
 
     Iterating, with `for` or `async for`, yields its text in chunks as they arrive; leaving the
@@ -125,13 +63,13 @@ class Answer:
 
     def __init__(self, model: str, messages: list[dict[str, Any]], params: dict[str, Any]) -> None:
         check_parameters(params)
+        super().__init__()
         self.id = secrets.token_hex(4)
         self.model = model
         self.service = model
         self.messages = messages
         self.params = {name: value for name, value in params.items() if value is not None}
         self.status: Status = "waiting"
-        self.error: Exception | None = None
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
         self.timings = Timings(queued=time.time())
@@ -140,11 +78,6 @@ class Answer:
         self._parts: list[tuple[Kind, str]] = []  # both, in the order in which they came
         self._tool_calls: list[dict[str, Any]] = []
         self._latest = 0.0
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._waiters: list[Callable[[], object]] = []
-        self._subscribers: list[Callable[[], None]] = []
-        self._readers = 0
         self._future: Future[None] | None = None
 
     @classmethod
@@ -156,7 +89,7 @@ class Answer:
         return cls(model, messages, params)
 
     def begin(self, endpoint: Endpoint) -> Self:
-        """Send the request; returns at once. Does nothing once it was sent or the answer is over."""
+        """Send the request; returns at once. Only the first call counts, none once it is over."""
         with self._lock:
             if self._future is None and not self.done:
                 self.service = endpoint.name
@@ -237,44 +170,7 @@ class Answer:
     def __repr__(self) -> str:
         return f"<Answer {self.id} of {self.service}: {self.status}, {self.tokens} tokens>"
 
-    # Waiting for more.
-
-    def wait(self, timeout: float | None = None) -> Self:
-        """Wait for the end; an interrupt passes through and does not cancel.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            Seconds to wait at most.
-
-        Raises
-        ------
-        ServiceError
-            The request failed.
-        TimeoutError
-            It is not over yet.
-        """
-        if not self._over.wait(timeout):
-            raise TimeoutError(f"{self.service} is still answering after {timeout:g} s")
-        return self._result()
-
-    def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have a function called after each change, from the client's thread; it must be quick.
-
-        It is called at once when the answer is over already. Returns the function that ends this.
-        """
-        with self._lock:
-            over = self.done
-            if not over:
-                self._subscribers.append(callback)
-        if over:
-            callback()
-
-        def unsubscribe() -> None:
-            with self._lock, suppress(ValueError):
-                self._subscribers.remove(callback)
-
-        return unsubscribe
+    # Reading it as it comes.
 
     def __iter__(self) -> Iterator[str]:
         return self._follow(self._text.chunks)
@@ -289,67 +185,6 @@ class Answer:
     def aparts(self) -> AsyncIterator[tuple[Kind, str]]:
         """Iterate over `(kind, chunk)` with `async for`."""
         return self._afollow(self._parts)
-
-    def _follow(self, items: list[T]) -> Iterator[T]:
-        seen = 0
-        self._enter()
-        try:
-            while True:
-                over = self.done  # read first: nothing comes afterwards
-                while seen < len(items):
-                    yield items[seen]
-                    seen += 1
-                if over:
-                    break
-                news = threading.Event()
-                if self._wake_later(items, seen, news.set):
-                    news.wait()
-            self._result()
-        finally:
-            self._leave()
-
-    async def _afollow(self, items: list[T]) -> AsyncIterator[T]:
-        seen = 0
-        here = asyncio.get_running_loop()
-        self._enter()
-        try:
-            while True:
-                over = self.done
-                while seen < len(items):
-                    yield items[seen]
-                    seen += 1
-                if over:
-                    break
-                news = asyncio.Event()
-                if self._wake_later(items, seen, partial(_set_in, here, news)):
-                    await news.wait()
-            self._result()
-        finally:
-            self._leave()
-
-    def _wake_later(self, items: list[T], seen: int, wake: Callable[[], object]) -> bool:
-        """Leave a wake-up for the next change; False when there is something already."""
-        with self._lock:
-            if self.done or len(items) > seen:
-                return False
-            self._waiters.append(wake)
-            return True
-
-    def _enter(self) -> None:
-        with self._lock:
-            self._readers += 1
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._readers -= 1
-            alone = not self._readers
-        if alone and not self.done:
-            self.cancel()
-
-    def _result(self) -> Self:
-        if self.error is not None:
-            raise self.error
-        return self
 
     # The writing side, on the client's loop.
 
@@ -383,9 +218,8 @@ class Answer:
                 self._latest = time.time()
                 if self.status == "waiting":
                     self.status, self.timings.first_token = "streaming", self._latest
-            waiters, self._waiters = self._waiters, []
-        for wake in waiters:
-            wake()
+            sleepers = self._sleepers()
+        self._wake(sleepers)
         self._tell()
         return True
 
@@ -410,24 +244,11 @@ class Answer:
             self.error = error
             self.timings.finished = time.time()
             self.status = status
-            waiters, self._waiters = self._waiters, []
+            sleepers = self._sleepers()
         self._over.set()
-        for wake in waiters:
-            wake()
+        self._wake(sleepers)
         if self._subscribers:
             get_loop().call_soon_threadsafe(self._tell)
-
-    def _tell(self) -> None:
-        for callback in tuple(self._subscribers):
-            try:
-                callback()
-            except Exception:  # noqa: BLE001 - a view must not end the answer
-                _log.exception("A view of answer %s failed", self.id)
-
-
-def _set_in(loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
-    with suppress(RuntimeError):  # that loop is closed: nobody waits there
-        loop.call_soon_threadsafe(news.set)
 
 
 def ask(endpoint: Endpoint, messages: list[dict[str, Any]], **params: Any) -> Answer:

@@ -23,38 +23,93 @@ from lazynb.client import failures, loop
 from lazynb.errors import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from lazynb.client.endpoint import Endpoint
 
-CONNECT_TIMEOUT = 5.0
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 READ_TIMEOUT = 600.0
 """Seconds without a byte after which a server counts as stuck."""
+PAUSE = 0.02
+"""Seconds that what comes in quick succession may wait for what comes next."""
 
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+
+class Body:
+    """The body of an answer, while it arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse, seconds: float) -> None:
+        self._response = response
+        self._seconds = seconds
+        self._heard = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self) -> bytes:
+        """Return all of it."""
+        async with asyncio.timeout(self._seconds):
+            return await self._response.read()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Yield what arrives, as it arrives; what comes in quick succession is taken together."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        self._watch()
+        try:
+            async for data in self._response.content.iter_any():
+                waited, self._heard = loop.time() - self._heard, loop.time()
+                yield data
+                if waited < PAUSE:
+                    await self._pause()
+                    self._heard = loop.time()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def _pause(self) -> None:
+        """Let some more arrive: a wake-up costs ten times what an event does."""
+        connection = self._response.connection
+        if connection is None or connection.transport is None:
+            return  # all is here
+        connection.transport.pause_reading()
+        await asyncio.sleep(PAUSE)
+        connection.transport.resume_reading()
+
+    def _watch(self) -> None:
+        """Give up when nothing came for too long: one timer for all, since one for each read is dear."""
+        loop = asyncio.get_running_loop()
+        left = self._heard + self._seconds - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._watch)
+        else:
+            self._response.content.set_exception(TimeoutError())
 
 
 @asynccontextmanager
 async def request(
     endpoint: Endpoint, method: str, url: str, body: dict[str, Any] | None, timeout: float | None
-) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Send a request; gives a response of status 2xx. Leaving early closes the connection.
+) -> AsyncGenerator[Body, None]:
+    """Send a request; gives the body of a response of status 2xx.
+
+    Leaving before its end closes the connection, so that the server sees that nobody listens.
 
     Raises
     ------
     ServiceError
-        No server, a status that is not 2xx, or a connection that broke while the answer was read.
+        No server, a status that is not 2xx, silence, or a connection that broke in mid-answer.
     """
     seconds = timeout or READ_TIMEOUT
     try:
-        response = await _send(endpoint, method, url, _encode(body), seconds)
-        try:
+        async with asyncio.timeout(seconds):
+            response = await _send(endpoint, method, url, _encode(body))
             await _check(endpoint, response)
-            yield response
-        except BaseException:
-            response.close()  # the server sees at once that nobody listens
-            raise
-        response.release()
+        try:
+            yield Body(response, seconds)
+        finally:
+            if response.content.at_eof():
+                response.release()
+            else:
+                response.close()
     except aiohttp.ConnectionTimeoutError as error:
         raise failures.unreachable(endpoint, error) from None
     except TimeoutError:
@@ -62,22 +117,24 @@ async def request(
     except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
         raise failures.cut(endpoint) from None  # `_send` has named what comes before the answer
     except aiohttp.ClientError as error:
-        raise failures.failure(endpoint, f"{endpoint.name} answered nonsense: {error}") from None
+        said = getattr(error, "message", "") or type(error).__name__
+        raise failures.nonsense(endpoint, said.encode()) from None
 
 
 async def _check(endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
-    if not response.ok:
+    if response.ok:
+        return
+    async with response:
         wait = response.headers.get("Retry-After")
         raise failures.refusal(endpoint, response.status, await response.read(), wait)
 
 
 async def _send(
-    endpoint: Endpoint, method: str, url: str, body: bytes | None, seconds: float
+    endpoint: Endpoint, method: str, url: str, body: bytes | None
 ) -> aiohttp.ClientResponse:
     headers = {"Content-Type": "application/json"}
     if endpoint.key:
         headers["Authorization"] = f"Bearer {endpoint.key}"
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=seconds)
     retrying = AsyncRetrying(
         retry=retry_if_exception(_before_the_first_byte),
         stop=stop_after_attempt(3),
@@ -88,7 +145,7 @@ async def _send(
         async for attempt in retrying:
             with attempt:
                 return await _session().request(
-                    method, url, data=body, headers=headers, timeout=timeout, proxy=_proxy(endpoint)
+                    method, url, data=body, headers=headers, timeout=TIMEOUT, proxy=_proxy(endpoint)
                 )
     except (aiohttp.ClientConnectionError, ConnectionError) as error:
         if isinstance(error, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -52,7 +53,11 @@ class Endpoint(msgspec.Struct, frozen=True):
         """
         text = url.strip()
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port that is no number
+            valid = False
+        if not valid:
             raise OptionError(
                 f"{url!r} is no address of a server",
                 hint="It looks like 'http://localhost:8000/v1' or 'http://localhost:8000/generate'.",
@@ -74,7 +79,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     def local(self) -> bool:
         """Whether the server runs on this machine."""
         host = urlsplit(self.url).hostname or ""
-        return host in ("localhost", "::1") or host.startswith("127.")
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     def route(self, path: str) -> str:
         """Return the address of a route, such as '/models'."""

@@ -6,6 +6,8 @@ gets into a message, not even when the server repeats it.
 
 from __future__ import annotations
 
+import os
+import ssl
 import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -101,13 +103,24 @@ def nonsense(endpoint: Endpoint, body: bytes) -> ServiceError:
 
 def unreachable(endpoint: Endpoint, cause: BaseException) -> ServiceError:
     """Make the error of a request that no server took."""
-    why = getattr(cause, "strerror", "") or type(cause).__name__
+    why = _why(cause)
     hint = "Is the server running?"
     if endpoint.local:
         hint = "Is it running? `%lazyllm ps` lists the services."
     return failure(
         endpoint, f"{endpoint.name} cannot be reached at {endpoint.place}: {why}", hint=hint
     )
+
+
+def _why(cause: BaseException) -> str:
+    inner = getattr(cause, "certificate_error", None) or getattr(cause, "os_error", None) or cause
+    if isinstance(inner, TimeoutError):
+        return "no connection in time"
+    if isinstance(inner, ssl.SSLError):
+        return f"no safe connection ({getattr(inner, 'verify_message', '') or inner.reason})"
+    if isinstance(inner, OSError) and inner.errno:
+        return os.strerror(inner.errno) if inner.errno > 0 else str(inner.strerror)
+    return "it closed the connection"
 
 
 def silent(endpoint: Endpoint, seconds: float) -> ServiceError:

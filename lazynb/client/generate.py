@@ -36,10 +36,8 @@ async def stream(
     """Send a chat and yield what is new in each piece."""
     sent = _sent(body)
     prompt, known, rest = sent["prompt"], None, b""
-    async with request(
-        endpoint, "POST", endpoint.url, {**sent, "stream": True}, timeout
-    ) as response:
-        async for data in response.content.iter_any():
+    async with request(endpoint, "POST", endpoint.url, {**sent, "stream": True}, timeout) as answer:
+        async for data in answer.pieces():
             *pieces, rest = (rest + data).replace(b"\n", b"\0").split(b"\0")
             if full := [piece for piece in pieces if piece.strip()]:
                 text = _text(endpoint, full[-1], prompt)  # it holds the earlier ones
@@ -52,8 +50,8 @@ async def stream(
 async def complete(endpoint: Endpoint, body: dict[str, Any], timeout: float | None) -> str:
     """Send a chat and return the text of the answer."""
     sent = _sent(body)
-    async with request(endpoint, "POST", endpoint.url, sent, timeout) as response:
-        data = await response.read()
+    async with request(endpoint, "POST", endpoint.url, sent, timeout) as answer:
+        data = await answer.read()
     return _text(endpoint, data, sent["prompt"])[len(sent["prompt"]) :]
 
 

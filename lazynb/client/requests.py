@@ -6,21 +6,20 @@ These are coroutines; from a thread they are run with `lazynb.client.loop`.
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lazynb.client import failures, generate
 from lazynb.client.connection import request
-from lazynb.client.wire import Delta, EventStream, NonsenseError, StreamError
+from lazynb.client.wire import Delta, EventStream, NonsenseError
 from lazynb.errors import ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    import aiohttp
-
+    from lazynb.client.connection import Body
     from lazynb.client.endpoint import Endpoint
 
 DRAIN = 0.5  # seconds that the end of a body may take after `[DONE]`
@@ -103,8 +102,8 @@ async def _json(
     endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None, timeout: float | None
 ) -> dict[str, Any]:
     try:
-        async with request(endpoint, method, endpoint.route(path), body, timeout) as response:
-            data = await response.read()
+        async with request(endpoint, method, endpoint.route(path), body, timeout) as answer:
+            data = await answer.read()
     except ServiceError as error:
         _forget_model(endpoint, error)
         raise
@@ -146,32 +145,34 @@ async def _events(
     endpoint: Endpoint, body: dict[str, Any], timeout: float | None
 ) -> AsyncGenerator[list[Delta], None]:
     stream = EventStream()
-    finished = False
     url = endpoint.route("/chat/completions")
-    try:
-        async with request(endpoint, "POST", url, body, timeout) as response:
-            async for data in response.content.iter_any():
+    async with request(endpoint, "POST", url, body, timeout) as answer:
+        async with aclosing(answer.pieces()) as pieces:
+            async for data in pieces:
                 if deltas := stream.feed(data):
-                    finished = finished or any(delta.finish_reason for delta in deltas)
                     yield deltas
-                if stream.done:
-                    await _drain(response)
-                    return
-        last = stream.finish()
-    except StreamError as error:
-        raise failures.broken(endpoint, error.args[0]) from None
-    except NonsenseError as error:
-        raise failures.nonsense(endpoint, error.args[0]) from None
-    if last:
-        yield last
-    if not (finished or stream.done or any(delta.finish_reason for delta in last)):
+                _check(endpoint, stream)
+                if stream.ended:
+                    break
+        if stream.ended:
+            await _drain(answer)
+            return
+    if deltas := stream.finish():
+        yield deltas
+    _check(endpoint, stream)
+    if not stream.done:
         raise failures.cut(endpoint)
 
 
-async def _drain(response: aiohttp.ClientResponse) -> None:
+def _check(endpoint: Endpoint, stream: EventStream) -> None:
+    if stream.failure is not None:
+        said = stream.failure.args[0]
+        nonsense = isinstance(stream.failure, NonsenseError)
+        raise (failures.nonsense if nonsense else failures.broken)(endpoint, said)
+
+
+async def _drain(answer: Body) -> None:
     """Read the end of the body, so that the connection can be used again; some never send it."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN):
-            await response.content.read()
-    except TimeoutError:
-        response.close()
+            await answer.read()

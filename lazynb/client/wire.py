@@ -120,47 +120,65 @@ class EventStream:
     Attributes
     ----------
     done : bool
-        Whether `[DONE]` was seen.
-    events : int
-        How many events there were.
-    head : bytes
-        The beginning of an answer that has no events, and is perhaps something else.
+        Whether the answer is complete: `[DONE]`, or a reason why it ended, was seen.
+    ended : bool
+        Whether `[DONE]` was seen, and nothing more comes.
+    failure : StreamError, NonsenseError or None
+        What is wrong with the event after those that were returned.
     """
 
     def __init__(self) -> None:
         self.done = False
-        self.events = 0
-        self.head = b""
+        self.ended = False
+        self.failure: StreamError | NonsenseError | None = None
+        self._events = 0
+        self._head = b""  # of an answer that has no events, and is perhaps something else
         self._rest = b""
 
     def feed(self, data: bytes) -> list[Delta]:
         """Take bytes, and return what is complete."""
-        if not self.events and len(self.head) < HEAD:
-            self.head += data
+        if not self._events and len(self._head) < HEAD:
+            self._head += data
         if b"\n" not in data:
             self._rest += data
             return []
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        deltas = []
-        for line in lines:
-            if line.startswith(b"data:"):
-                self.events += 1
-                payload = line[5:].strip()
-                if payload == b"[DONE]":
-                    self.done = True
-                elif payload and (delta := to_delta(payload)) is not None:
-                    deltas.append(delta)
-            elif line.startswith(b"error:"):  # llama.cpp before it spoke the API's own errors
-                raise StreamError(line[6:].strip())
+        deltas: list[Delta] = []
+        try:
+            for line in lines:
+                self._read(line, deltas)
+        except (StreamError, NonsenseError) as error:
+            self.failure = error
         return deltas
 
     def finish(self) -> list[Delta]:
         """Take the end: a last line without a newline, or a whole answer in one."""
-        if self.events or self._rest.startswith(b"data:"):
+        if self._events or self._rest.startswith(b"data:"):
             return self.feed(b"\n") if self._rest else []
-        delta = to_delta(self.head)
-        if delta is None:
-            raise NonsenseError(self.head)
+        deltas: list[Delta] = []
+        try:
+            self._add(self._head, deltas)
+            if not deltas:
+                raise NonsenseError(self._head)  # noqa: TRY301
+        except (StreamError, NonsenseError) as error:
+            self.failure = error
         self.done = True
-        return [delta]
+        return deltas
+
+    def _read(self, line: bytes, deltas: list[Delta]) -> None:
+        if line.startswith(b"data:"):
+            self._events += 1
+            payload = line[5:].strip()
+            if payload == b"[DONE]":
+                self.done = self.ended = True
+            elif payload:
+                self._add(payload, deltas)
+        elif line.startswith(b"error:"):  # llama.cpp before it spoke the API's own errors
+            raise StreamError(line[6:].strip())
+
+    def _add(self, payload: bytes, deltas: list[Delta]) -> None:
+        delta = to_delta(payload)
+        if delta is not None:
+            self.done = self.done or delta.finish_reason is not None
+            deltas.append(delta)

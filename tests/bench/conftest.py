@@ -1,0 +1,57 @@
+"""Measured ratios: printed as a table at the end of the run, and kept in `test-results/bench.json`.
+
+    def test_reading_is_cheap(measured):
+        measured("CPU of reading a stream / openai client", ratio, at_most=1 / 3)
+
+states the figure and its bound, and fails when the bound is not held; the table has the figure in either case.
+"""
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import pytest
+
+RESULTS = pytest.StashKey[list]()
+
+
+def pytest_configure(config):
+    config.stash[RESULTS] = []
+
+
+@pytest.fixture
+def measured(request):
+    """Record a figure, and check its bounds."""
+
+    def record(what, value, *, at_most=None, at_least=None, unit=""):
+        row = {"test": request.node.nodeid, "what": what, "value": value, "unit": unit}
+        row |= {"at_most": at_most, "at_least": at_least}
+        request.config.stash[RESULTS].append(row)
+        assert at_most is None or value <= at_most, f"{what}: {value:.3g} > {at_most:.3g}"
+        assert at_least is None or value >= at_least, f"{what}: {value:.3g} < {at_least:.3g}"
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash[RESULTS]
+    if not rows:
+        return
+    terminalreporter.section("measured")
+    width = max(len(row["what"]) for row in rows)
+    for row in rows:
+        terminalreporter.line(f"{row['what']:<{width}}  {row['value']:>9.3g} {row['unit']:<6} {_bound(row)}")
+    path = Path(config.rootpath) / "test-results" / "bench.json"
+    path.parent.mkdir(exist_ok=True)
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    names = {(row["test"], row["what"]) for row in rows}
+    kept = [row for row in earlier if (row["test"], row["what"]) not in names]
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
+    path.write_text(json.dumps({"machine": machine, "rows": kept + rows}, indent=1))
+
+
+def _bound(row):
+    bounds = [f"at most {row['at_most']:.3g}"] if row["at_most"] is not None else []
+    bounds += [f"at least {row['at_least']:.3g}"] if row["at_least"] is not None else []
+    return ", ".join(bounds)
