@@ -93,7 +93,8 @@ def test_video_text_and_other_files(file):
     assert data_of(other["file"]["file_data"]) == ("data:application/pdf;base64", b"%PDF\0")
 
 
-def test_typescript_is_text_not_video(file):
+def test_typescript_is_text_not_video(file, monkeypatch):
+    monkeypatch.setattr(queries.mimetypes, "guess_type", lambda *_a, **_k: ("video/mp2t", None))
     [part] = content("", [file("main.ts", b"let x = 1")])
     assert part["type"] == "text"
 
