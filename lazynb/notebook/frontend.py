@@ -1,0 +1,71 @@
+"""What shows a cell's output: a page with widgets, a notebook client without them, or a terminal."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from lazynb.config import config
+
+if TYPE_CHECKING:
+    import threading
+
+Frontend = Literal["page", "notebook", "terminal"]
+POLL = 0.05  # seconds between two looks at the messages of a page
+
+
+def frontend() -> Frontend:
+    """Return what shows the output of the running cell.
+
+    'page': a Jupyter server started the kernel for a page that may have widgets (whether it has, it must report);
+    'notebook': rich output without a way back (papermill, nbconvert, VS Code); 'terminal': text alone.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return "terminal"
+    if config.plain or "JPY_SESSION_NAME" not in os.environ:
+        return "notebook"
+    return "page"
+
+
+def has_subshells() -> bool:
+    """Say whether the kernel serves a page's messages while a cell blocks."""
+    from IPython import get_ipython
+
+    return bool(getattr(get_ipython().kernel, "_supports_kernel_subshells", False))
+
+
+def wait(event: threading.Event, *, serve: bool) -> None:
+    """Block the cell until an event; an interrupt passes through.
+
+    Parameters
+    ----------
+    event : threading.Event
+        What is waited for.
+    serve : bool
+        Serve what pages send meanwhile, on kernels that do not do so by themselves.
+    """
+    if not serve or has_subshells():
+        while not event.wait(3600):
+            pass
+        return
+    from jupyter_ui_poll import ui_events
+
+    with ui_events() as poll:
+        while not event.wait(POLL):
+            poll(4)
+
+
+class Display:
+    """One output of a cell, which can be replaced later, from any thread."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        from IPython.display import display
+
+        self._handle = display(data, raw=True, display_id=True)
+
+    def update(self, data: dict[str, Any]) -> None:
+        """Replace the output."""
+        self._handle.update(data, raw=True)
