@@ -149,7 +149,7 @@ class Stream:
             self._end(value, None)
 
     async def _awork(self, sink: Sink) -> None:
-        from lazynb.flow.run import invoke
+        from lazynb.flow.arun import invoke
 
         try:
             with collecting(sink):

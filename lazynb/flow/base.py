@@ -21,10 +21,11 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Self
 
 from lazynb.errors import FlowError
+from lazynb.flow.arun import arun_alone
 from lazynb.flow.bound import Reference, bind
 from lazynb.flow.chain import Chainable
 from lazynb.flow.frame import Runnable, Step
-from lazynb.flow.run import arun_alone, run
+from lazynb.flow.run import run
 from lazynb.flow.trace import Trace
 
 if TYPE_CHECKING:

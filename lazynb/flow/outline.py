@@ -116,9 +116,9 @@ def _captions(flow: Switch | Ifs) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people: '0.03 ms', '12 ms', '1.3 s', '2 min 5 s'."""
+    """Return a time for people: '30 µs', '12 ms', '1.3 s', '2 min 5 s'."""
     if seconds < 0.001:  # noqa: PLR2004
-        return f"{seconds * 1000:.2f} ms"
+        return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:  # noqa: PLR2004

@@ -52,7 +52,7 @@ class StepTrace:
     seconds : float
         Their time together.
     input, output : str
-        What went into the first one, and what came out of the last one.
+        What went into the last one, and what came out of it.
     error : str
         The type and text of the exception that ended it, or ''.
     inside : Trace or None
@@ -73,14 +73,10 @@ class StepTrace:
             self.running += 1
         return time.perf_counter()
 
-    def took(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note what the first run is called with."""
-        if not self.input:
-            self.input = arguments_summary(args, kwargs) or "()"
-
-    def end(self, begun: float, value: Any, error: BaseException | None) -> None:
-        """Note that a run ended."""
+    def end(self, begun: float, taken: str, value: Any, error: BaseException | None) -> None:
+        """Note that a run ended, and what it had been called with."""
         seconds = time.perf_counter() - begun
+        self.input = taken
         if error is None:
             self.output = summary(value)
         else:

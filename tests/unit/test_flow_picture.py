@@ -64,7 +64,7 @@ def test_a_failed_run_shows_where_and_why():
     assert lines[2].endswith("2 → ZeroDivisionError: division by zero")
     assert lines[3] == "└─ never"
     svg = ET.fromstring(shown(flow)["image/svg+xml"])
-    red = [node.text for node in svg.iter(f"{SVG}text") if "bad" in node.get("class", "").split()]
+    red = [node.text for node in svg.iter(f"{SVG}text") if "bad" in node.get("class").split()]
     assert "ZeroDivisionError: division by ze…" in red
 
 
@@ -108,6 +108,7 @@ def test_the_picture_is_well_formed_and_holds_nothing_live():
     ET.fromstring(bundle["image/svg+xml"])
     assert "<script" not in bundle["text/html"]
     assert "<img" not in bundle["text/html"]
+    assert 'onerror="' not in bundle["text/html"]
     bundle["text/html"].encode()
 
 
@@ -120,6 +121,30 @@ def test_a_graph_is_layered_by_what_waits_for_what():
     assert {"input", "a", "b", "c", "output"} <= set(texts(g))
     svg = shown(g)["image/svg+xml"]
     assert svg.count("C") >= 5, "one curve for each edge"
+
+
+def test_without_style_sheets_and_svg_the_page_still_reads_as_a_tree():
+    flow = pipeline(first=add_one, both=parallel(a=add_one, b=str))
+    flow(1)
+    page = ET.fromstring(f"<page>{shown(flow)['text/html']}</page>")
+    lines = "".join(page.find("div/pre").itertext()).strip().splitlines()
+    assert [line.split()[0] for line in lines] == ["pipeline", "first", "both", "a", "b"]
+    assert lines[1].startswith("    first ")
+    assert lines[1].endswith(" 1 → 2")
+    assert lines[3].startswith("        a ")
+
+
+def test_what_went_in_and_out_belong_to_the_same_run():
+    flow = warp(lambda x: x * 10)
+    flow(range(50))
+    step = flow.last_run.steps[0].inside.steps[0]
+    assert int(step.output) == int(step.input) * 10
+
+
+def test_an_input_is_shown_as_it_was_before_the_step_changed_it():
+    flow = pipeline(lambda x: x.append(1) or x)
+    flow([])
+    assert flow.last_run.steps[0].input == "[]"
 
 
 def test_wide_flows_stay_small():
@@ -166,7 +191,7 @@ def test_the_trace_keeps_no_value_alive():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.00003, "0.03 ms"), (0.012, "12 ms"), (1.26, "1.3 s"), (125, "2 min 5 s")],
+    [(0.00003, "30 µs"), (0.012, "12 ms"), (1.26, "1.3 s"), (125, "2 min 5 s")],
 )
 def test_durations_are_written_for_people(seconds, text):
     assert duration(seconds) == text

@@ -115,15 +115,13 @@ def test_an_error_keeps_its_type_and_says_where_it_was():
     )
     with pytest.raises(ValueError, match="bad 2") as caught:
         flow(1)
-    assert caught.value.__notes__ == [
-        "In the flow pipeline > branches > bad > deep, called with (2)"
-    ]
+    assert caught.value.__notes__ == ["In the flow pipeline > branches > bad > deep, called with 2"]
 
 
 def test_errors_of_conditions_and_formatters_are_located_too():
     with pytest.raises(ValueError) as caught:
         pipeline(s=switch(failing, add_one))(1)
-    assert caught.value.__notes__ == ["In the flow pipeline > s > condition, called with (1)"]
+    assert caught.value.__notes__ == ["In the flow pipeline > s > condition, called with 1"]
     g = graph(a=add_one)
     g.add_edge(g.start_node_name, "a", formatter=failing)
     g.add_edge("a", g.end_node_name)
@@ -287,7 +285,7 @@ def test_an_error_cancels_the_async_branches():
 
     with pytest.raises(ValueError) as caught:
         asyncio.run(pipeline(a=parallel(a=forever, b=fail)).acall(1))
-    assert caught.value.__notes__ == ["In the flow pipeline > a > b, called with (1)"]
+    assert caught.value.__notes__ == ["In the flow pipeline > a > b, called with 1"]
     assert ended == ["cancelled"]
 
 
