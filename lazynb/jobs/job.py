@@ -6,8 +6,10 @@ job. A job whose supervisor is gone without a last word is cleaned up by whoever
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,6 +46,7 @@ class Job:
     def __init__(self, files: JobFolder, supervisor: subprocess.Popen[bytes] | None = None) -> None:
         self._files = files
         self._supervisor = supervisor
+        self._parent = os.getpid()
         first = files.read_spec()
         self.id: str = first.id
         self.name: str = first.name
@@ -71,6 +74,8 @@ class Job:
             state = self._files.read_state()  # its last word may have come in between
             if state.phase in LIVE_PHASES:
                 state = self._clean_up(state)
+        if state.phase in ENDED_PHASES:
+            self._let_go()
         return state
 
     @property
@@ -198,7 +203,7 @@ class Job:
             return
         process.send(state.supervisor, signal.SIGTERM)
         deadline = time.monotonic() + config.stop_grace + STOP_MARGIN
-        while wait and self.live:
+        while wait and (self.live or process.alive(state.supervisor)):
             if time.monotonic() > deadline:
                 process.send(state.supervisor, signal.SIGKILL)  # `live` cleans up after it
             time.sleep(POLL)
@@ -219,11 +224,22 @@ class Job:
     # Its supervisor.
 
     def _supervised(self, state: JobState) -> bool:
-        if self._supervisor is not None and self.owned:
+        if self._supervisor is not None and self._parent == os.getpid():  # not a fork of it
             return self._supervisor.poll() is None
         if state.supervisor is not None:
             return process.alive(state.supervisor)
         return time.time() - self.spec.created < STARTING
+
+    def _let_go(self) -> None:
+        """Bury the supervisor, and close the pipe to it."""
+        supervisor = self._supervisor
+        if (
+            supervisor is not None
+            and supervisor.stdin is not None
+            and supervisor.poll() is not None
+        ):
+            supervisor.stdin.close()
+            self._supervisor = None
 
     def _clean_up(self, state: JobState) -> JobState:
         """Kill what a dead supervisor left, and write down how the job ended."""
@@ -240,5 +256,6 @@ class Job:
             hint="Start it again; the log tells what it did last.",
             log_tail=self.tail(),
         )
-        self._files.write_state(failed)
+        with suppress(OSError):  # a full disk; whoever looks next comes to the same end
+            self._files.write_state(failed)
         return failed

@@ -7,6 +7,7 @@ limit, and the key of the service does not get into it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import deque
 from contextlib import suppress
@@ -92,9 +93,10 @@ class BoundedLog:
                 self._folder.log.replace(self._folder.old_log)
 
     def discard(self) -> None:
-        """Give its space back."""
+        """Give its space back. The files stay: they may be open elsewhere, which would hold the space."""
         for path in (self._folder.log, self._folder.old_log):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                os.truncate(path, 0)
 
 
 def tail(folder: JobFolder, count: int) -> list[str]:

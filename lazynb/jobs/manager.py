@@ -53,7 +53,7 @@ class Manager:
         spec = msgspec.structs.replace(
             spec,
             owner=process.myself(),
-            host=os.uname().nodename,
+            host=_host(),
             created=spec.created or time.time(),
         )
         from secrets import token_urlsafe
@@ -101,7 +101,7 @@ class Manager:
                     shutil.rmtree(job.folder, ignore_errors=True)
 
     def _listed(self) -> list[tuple[float, Job]]:
-        here = os.uname().nodename
+        here = _host()
         found = []
         try:
             ids = os.listdir(self.root)  # noqa: PTH208
@@ -119,6 +119,10 @@ class Manager:
                 continue
             found.append((spec.created, job))
         return sorted(found, key=lambda item: item[0], reverse=True)
+
+
+def _host() -> str:
+    return os.uname().nodename
 
 
 def _start_supervisor(files: JobFolder) -> subprocess.Popen[bytes]:

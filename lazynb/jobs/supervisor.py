@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 OWNER_PERIOD = 1.0  # seconds between two looks at the kernel
 PORT_ATTEMPTS = 3
 FAILED_GRACE = 1.0  # seconds that the rest of a program gets when the program itself failed
-DISK_PATIENCE = 60.0  # seconds that a last state waits for a full disk
+DISK_PATIENCE = 5.0  # seconds that a last state waits for a full disk
 TAIL = 20
 
 

@@ -10,7 +10,7 @@ import time
 
 from aiohttp import web
 
-running: set[object] = set()
+running: set[int] = set()
 sent: list[float] = []
 
 
@@ -19,7 +19,7 @@ async def chat(request):
     script = json.loads(body["messages"][-1]["content"])
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    running.add(request)
+    running.add(id(request))
     sent.clear()
     try:
         begin = time.monotonic()
@@ -28,12 +28,14 @@ async def chat(request):
             await asyncio.sleep(max(0, delay))
             sent.append(time.time())
             await response.write(event({"choices": [{"index": 0, "delta": {"content": chunk}}]}))
-        await response.write(event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
+        await response.write(
+            event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        )
         count = len(script["say"])
         usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
         await response.write(event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n")
     finally:
-        running.discard(request)
+        running.discard(id(request))
     return response
 
 
@@ -51,7 +53,13 @@ async def times(_):
 
 async def main():
     app = web.Application(client_max_size=1 << 24)
-    app.add_routes([web.post("/v1/chat/completions", chat), web.get("/running", count), web.get("/sent", times)])
+    app.add_routes(
+        [
+            web.post("/v1/chat/completions", chat),
+            web.get("/running", count),
+            web.get("/sent", times),
+        ]
+    )
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
