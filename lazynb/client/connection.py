@@ -1,6 +1,6 @@
 """One request on a shared connection.
 
-Connections are kept alive and shared by all requests of a loop. A server may close such a
+Connections are kept alive and shared by all requests. A server may close such a
 connection at the very moment a request is sent on it (llama.cpp does under load), so a request
 that failed before its first byte is sent again, a few times. One that was answered, with whatever
 status, never is.
@@ -13,13 +13,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from lazynb.client import failures, loop
+from lazynb.client import failures
+from lazynb.client.loop import at_exit, get_loop
 from lazynb.errors import OptionError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ READ_TIMEOUT = 600.0
 PAUSE = 0.02
 """Seconds that what comes in quick succession may wait for what comes next."""
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+_sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}  # one, and one more per fork
 
 
 class Body:
@@ -161,15 +161,14 @@ def _before_the_first_byte(error: BaseException) -> bool:
 
 
 def _session() -> aiohttp.ClientSession:
-    """Return the connections of the running loop."""
+    """Return the connections of the client's loop."""
     here = asyncio.get_running_loop()
+    if here is not get_loop():
+        raise RuntimeError("Requests run on the client's loop: use lazynb.client.loop.run or spawn")
     if here not in _sessions:
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-        )
-        _sessions[here] = session
-        if here is loop.get_loop():
-            loop.at_exit(session.close)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+        _sessions[here] = aiohttp.ClientSession(connector=connector)
+        at_exit(_sessions[here].close)
     return _sessions[here]
 
 

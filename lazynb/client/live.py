@@ -38,7 +38,7 @@ class Live:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may end a reader at any point
         self._over = threading.Event()
         self._waiters: list[Callable[[], object]] = []
         self._subscribers: list[Callable[[], None]] = []

@@ -1,6 +1,6 @@
 """What lazynb asks of a server: JSON for JSON, and a streamed chat.
 
-These are coroutines; from a thread they are run with `lazynb.client.loop`.
+These are coroutines of the client's loop; `run` and `spawn` of `lazynb.client.loop` take them there.
 """
 
 from __future__ import annotations

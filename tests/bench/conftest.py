@@ -41,7 +41,9 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section("measured")
     width = max(len(row["what"]) for row in rows)
     for row in rows:
-        terminalreporter.line(f"{row['what']:<{width}}  {row['value']:>9.3g} {row['unit']:<6} {_bound(row)}")
+        terminalreporter.line(
+            f"{row['what']:<{width}}  {row['value']:>9.3g} {row['unit']:<6} {_bound(row)}"
+        )
     path = Path(config.rootpath) / "test-results" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []

@@ -31,7 +31,11 @@ def framed(data):
 async def answer(reader, writer):
     try:
         head = await reader.readuntil(b"\r\n\r\n")
-        size = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        size = next(
+            int(line[15:])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
         await reader.readexactly(size)
         writer.write(HEAD)
         for number in range(CHUNKS):

@@ -5,6 +5,7 @@ the functions below. It records what it was asked and who went away.
 """
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -64,7 +65,9 @@ class FaultServer:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-                headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:] if line)}
+                headers = {
+                    k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:] if line)
+                }
                 size = int(headers.get("content-length", 0))
                 body = json.loads(await reader.readexactly(size)) if size else None
                 path = head[0].split()[1]
@@ -72,7 +75,9 @@ class FaultServer:
                 number += 1
                 self.connections[name] += number == 1
                 self.requests.append((name, headers, body))
-                call = Call(self, reader, writer, number, path, body, headers)
+                call = Call(
+                    self, reader, writer, number=number, path=path, body=body, headers=headers
+                )
                 if await FAULTS[name](call) == "close":
                     return
         except asyncio.CancelledError:
@@ -86,19 +91,21 @@ class FaultServer:
 class Call:
     """One request, and the means to answer it."""
 
-    def __init__(self, server, reader, writer, number, path, body, headers):
+    def __init__(self, server, reader, writer, *, number, path, body, headers):
         self.server, self.reader, self.writer = server, reader, writer
         self.number, self.path, self.body, self.headers = number, path, body, headers
 
-    async def send(self, body, status="200 OK", type="application/json", **headers):
+    async def send(self, body, status="200 OK", mime="application/json", **headers):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         more = "".join(f"{key.replace('_', '-')}: {value}\r\n" for key, value in headers.items())
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {type}\r\nContent-Length: {len(data)}\r\n{more}\r\n"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {mime}\r\nContent-Length: {len(data)}\r\n{more}\r\n"
         self.writer.write(head.encode() + data)
         await self.writer.drain()
 
     async def fail(self, status, message, **headers):
-        await self.send({"error": {"message": message, "code": status}}, f"{status} Error", **headers)
+        await self.send(
+            {"error": {"message": message, "code": status}}, f"{status} Error", **headers
+        )
 
     async def open(self):
         self.writer.write(
@@ -119,7 +126,8 @@ class Call:
         await self.writer.drain()
 
     async def until_left(self):
-        await self.reader.read()
+        with contextlib.suppress(ConnectionError):
+            await self.reader.read()
         self.server.left[self.path.split("/")[1]] = time.monotonic()
         return "close"
 
@@ -150,12 +158,13 @@ def whole(text=TEXT):
 @fault
 async def good(call):
     if call.path.endswith("/models"):
-        return await call.send({"data": [{"id": "the-model"}]})
-    if not call.body.get("stream"):
-        return await call.send(whole())
-    await call.open()
-    await call.raw(events())
-    await call.end()
+        await call.send({"data": [{"id": "the-model"}]})
+    elif not call.body.get("stream"):
+        await call.send(whole())
+    else:
+        await call.open()
+        await call.raw(events())
+        await call.end()
 
 
 @fault
@@ -388,15 +397,17 @@ async def not_streamed(call):
 @fault
 async def no_stream_options(call):
     if "stream_options" in call.body:
-        return await call.fail(400, "Unrecognized request argument supplied: stream_options")
-    await good(call)
+        await call.fail(400, "Unrecognized request argument supplied: stream_options")
+    else:
+        await good(call)
 
 
 @fault
 async def no_models(call):
     if call.path.endswith("/models"):
-        return await call.fail(404, "no such route")
-    await good(call)
+        await call.fail(404, "no such route")
+    else:
+        await good(call)
 
 
 @fault
@@ -412,7 +423,9 @@ async def single_bytes(call):
 async def decorated(call):
     """Everything that server-sent events may have besides data."""
     await call.open()
-    data = events(end=b"\r\n\r\n").replace(b"data: {", b"event: message\r\nid: 1\r\n: ping\r\ndata:{", 3)
+    data = events(end=b"\r\n\r\n").replace(
+        b"data: {", b"event: message\r\nid: 1\r\n: ping\r\ndata:{", 3
+    )
     await call.raw(b": welcome\r\n\r\nretry: 10\r\n\r\n" + data)
     await call.end()
 
@@ -437,7 +450,8 @@ async def generate(call):
     separator = b"\0" if call.body["prompt"] == "old" else b"\n"
     prompt = call.body["prompt"]
     if not call.body.get("stream"):
-        return await call.send({"text": [prompt + TEXT]})
+        await call.send({"text": [prompt + TEXT]})
+        return
     await call.open()
     for end in range(0, len(TEXT) + 1, 4):
         await call.raw(json.dumps({"text": [prompt + TEXT[:end]]}).encode() + separator)

@@ -1,7 +1,6 @@
 """An endpoint reads addresses as users write them, and never shows its key."""
 
 import pytest
-
 from lazynb.client.endpoint import Endpoint
 from lazynb.errors import OptionError
 
@@ -54,7 +53,13 @@ def test_a_query_in_the_url_stays_behind_the_route():
 
 @pytest.mark.parametrize(
     ("url", "local"),
-    [("http://127.0.0.1:1/v1", True), ("http://localhost/v1", True), ("http://[::1]:1/v1", True), ("http://127.evil.com/v1", False), ("https://h/v1", False)],
+    [
+        ("http://127.0.0.1:1/v1", True),
+        ("http://localhost/v1", True),
+        ("http://[::1]:1/v1", True),
+        ("http://127.evil.com/v1", False),
+        ("https://h/v1", False),
+    ],
 )
 def test_a_server_on_this_machine_is_known_as_such(url, local):
     assert Endpoint.from_url(url).local is local

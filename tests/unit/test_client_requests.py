@@ -4,10 +4,9 @@ import asyncio
 
 import pytest
 from fault_server import TEXT, FaultServer
-
 from lazynb.client import requests, tasks
 from lazynb.client.endpoint import Endpoint
-from lazynb.client.loop import run
+from lazynb.client.loop import run, spawn
 from lazynb.errors import OptionError, ServiceError
 from lazynb.streaming import ask
 
@@ -60,13 +59,21 @@ def test_a_chat_that_is_not_streamed_is_its_text(server):
 
 def test_embeddings_keep_the_order_of_the_texts(server):
     assert run(tasks.embed(endpoint(server, "embeds"), "four")) == [4.0]
-    assert run(tasks.embed(endpoint(server, "embeds"), ["one", "three", ""])) == [[3.0], [5.0], [0.0]]
+    assert run(tasks.embed(endpoint(server, "embeds"), ["one", "three", ""])) == [
+        [3.0],
+        [5.0],
+        [0.0],
+    ]
     assert run(tasks.embed(endpoint(server, "embeds"), [])) == []
 
 
 def test_a_ranking_has_the_best_first(server):
     documents = ["aa", "aaaa", "a"]
-    assert run(tasks.rerank(endpoint(server, "ranks"), "q", documents)) == [(1, 4.0), (0, 2.0), (2, 1.0)]
+    assert run(tasks.rerank(endpoint(server, "ranks"), "q", documents)) == [
+        (1, 4.0),
+        (0, 2.0),
+        (2, 1.0),
+    ]
     assert run(tasks.rerank(endpoint(server, "ranks"), "q", documents, top_n=1)) == [(1, 4.0)]
     assert server.requests[-1][2]["top_n"] == 1
 
@@ -77,7 +84,7 @@ def test_an_answer_of_another_shape_is_an_error(server):
 
 
 def test_a_call_that_waits_too_long_is_an_error(server):
-    with pytest.raises(ServiceError, match="said nothing for 0.2 seconds"):
+    with pytest.raises(ServiceError, match=r"said nothing for 0\.2 seconds"):
         run(requests.post(endpoint(server, "silent"), "/embeddings", {"input": "x"}, 0.2))
 
 
@@ -89,7 +96,12 @@ def test_the_generate_route_of_old_vllm_is_spoken(server, prompt):
     chunks = list(answer)
     assert "".join(chunks) == answer.text == TEXT
     assert len(chunks) > 1
-    assert server.requests[-1][2] == {"prompt": prompt, "max_tokens": 9, "temperature": 0.1, "stream": True}
+    assert server.requests[-1][2] == {
+        "prompt": prompt,
+        "max_tokens": 9,
+        "temperature": 0.1,
+        "stream": True,
+    }
     assert run(tasks.chat(Endpoint.from_url(url + "/"), messages)) == TEXT
     assert server.requests[-1][2]["max_tokens"] == 1024
 
@@ -107,11 +119,16 @@ def test_an_empty_answer_of_the_generate_route_is_an_error(server):
         ask(nothing, HELLO).wait(10)
 
 
-def test_coroutines_run_on_any_loop(server):
+def test_requests_run_on_one_loop_and_can_be_awaited_from_any(server):
+    def request():
+        return tasks.chat(endpoint(server, "good"), HELLO)
+
     async def both():
-        return await asyncio.gather(*(tasks.chat(endpoint(server, "good"), HELLO) for _ in range(2)))
+        return await asyncio.gather(*(asyncio.wrap_future(spawn(request())) for _ in range(2)))
 
     assert asyncio.run(both()) == [TEXT, TEXT]
+    with pytest.raises(RuntimeError, match="run or spawn"):
+        asyncio.run(request())
 
 
 @pytest.mark.parametrize(
