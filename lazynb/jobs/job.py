@@ -17,7 +17,7 @@ import msgspec
 from lazynb.config import config
 from lazynb.errors import JobError
 from lazynb.jobs import log, ports, process, watcher
-from lazynb.jobs.spec import ENDED_PHASES, LIVE_PHASES
+from lazynb.jobs.spec import ENDED_PHASES, LIVE_PHASES, JobState
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lazynb.jobs.folder import JobFolder
-    from lazynb.jobs.spec import JobSpec, JobState
+    from lazynb.jobs.spec import JobSpec
 
 POLL = 0.03
 STARTING = 30.0  # seconds that a supervisor of another kernel may take to report itself
@@ -47,9 +47,9 @@ class Job:
         self._files = files
         self._supervisor = supervisor
         self._parent = os.getpid()
-        first = files.read_spec()
-        self.id: str = first.id
-        self.name: str = first.name
+        self._spec = files.read_spec()
+        self.id: str = self._spec.id
+        self.name: str = self._spec.name
 
     @property
     def folder(self) -> Path:
@@ -64,12 +64,19 @@ class Job:
     @property
     def spec(self) -> JobSpec:
         """What was asked for."""
-        return self._files.read_spec()
+        with suppress(FileNotFoundError):
+            self._spec = self._files.read_spec()
+        return self._spec
 
     @property
     def state(self) -> JobState:
         """How it stands, read anew each time."""
-        state = self._files.read_state()
+        try:
+            state = self._files.read_state()
+        except (
+            FileNotFoundError
+        ):  # an old job, or the user tidied up; its supervisor ends then, too
+            return JobState(phase="stopped", cause="its folder was removed")
         if state.phase in LIVE_PHASES and not self._supervised(state):
             state = self._files.read_state()  # its last word may have come in between
             if state.phase in LIVE_PHASES:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from lazynb.jobs.spec import Probe
 
-OWNER_PERIOD = 1.0  # seconds between two looks at the kernel
+PERIOD = 1.0  # seconds between two looks at the kernel and at the folder
 PORT_ATTEMPTS = 3
 FAILED_GRACE = 1.0  # seconds that the rest of a program gets when the program itself failed
 DISK_PATIENCE = 5.0  # seconds that a last state waits for a full disk
@@ -57,7 +57,7 @@ class Supervisor:
         self.program: Program | None = None
         self.output: Output | None = None
         self._abandoned = False
-        self._owner_seen = time.monotonic()
+        self._looked = time.monotonic()
         process.adopt_orphans()
         self.record = Record(folder, self.log, process.myself())
         if not self.spec.keep:
@@ -218,10 +218,11 @@ class Supervisor:
 
     def _turn(self) -> bool:
         """Do what there is to do, or wait for it a little; return whether the program still runs."""
-        self.loop.wait(self.record.flush() or OWNER_PERIOD)
+        self.loop.wait(self.record.flush() or PERIOD)
         reap(self.program)
-        if time.monotonic() - self._owner_seen > OWNER_PERIOD:
-            self._owner_seen = time.monotonic()
+        if time.monotonic() - self._looked > PERIOD:
+            self._looked = time.monotonic()
+            self._abandoned |= not self.folder.path.exists()
             if not self.spec.keep and not process.alive(self.spec.owner):
                 self._owner_left()
         if self.loop.terminated:

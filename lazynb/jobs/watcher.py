@@ -34,11 +34,7 @@ class _Subscription:
 
     def look(self) -> None:
         """Call back when the state is another one; the last state ends the subscription."""
-        try:
-            state = self.job.state
-        except OSError:  # the folder was removed
-            self.end()
-            return
+        state = self.job.state
         if state != self.seen:
             self.seen = state
             try:

@@ -148,6 +148,8 @@ def test_a_fixed_port_that_is_taken_names_its_holder(jobs):
         port = int(holder.stdout.readline())
         error = failure(jobs.service(port=port))
         assert f"port {port} is taken by process {holder.pid} (" in error.message
+        careless = Command([sys.executable, "-c", "import time; time.sleep(60)"], ready=READY)
+        assert f"port {port} is taken" in failure(jobs.submit(careless, port=port)).message
     finally:
         holder.kill()
         holder.wait()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from lazynb.errors import JobError, LazynbError
+from lazynb.jobs.process import marked
 
 MODULE = sys.modules["lazynb.jobs.manager"]  # the name leads to the function
 
@@ -225,6 +227,16 @@ def test_jobs_of_another_machine_with_the_same_home_are_left_alone(jobs, monkeyp
     assert other.jobs() == []
     other.collect()
     assert job.live
+
+
+def test_a_job_ends_with_its_folder(jobs, eventually):
+    job = jobs.service()
+    job.wait(30)
+    shutil.rmtree(job.folder)
+    assert (job.state.phase, job.state.cause) == ("stopped", "its folder was removed")
+    assert job.spec.name == "demo"
+    job.stop()
+    eventually(lambda: marked(job.id) == [])
 
 
 def test_an_id_is_used_once(jobs):
