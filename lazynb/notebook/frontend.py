@@ -30,13 +30,6 @@ def frontend() -> Frontend:
     return "page"
 
 
-def has_subshells() -> bool:
-    """Say whether the kernel serves a page's messages while a cell blocks."""
-    from IPython import get_ipython
-
-    return bool(getattr(get_ipython().kernel, "_supports_kernel_subshells", False))
-
-
 def wait(event: threading.Event, *, serve: bool) -> None:
     """Block the cell until an event; an interrupt passes through.
 
@@ -45,17 +38,19 @@ def wait(event: threading.Event, *, serve: bool) -> None:
     event : threading.Event
         What is waited for.
     serve : bool
-        Serve what pages send meanwhile, on kernels that do not do so by themselves.
+        Serve what pages send meanwhile.
     """
-    if not serve or has_subshells():
+    if not serve:
         while not event.wait(3600):
             pass
         return
-    from jupyter_ui_poll import ui_events
+    from IPython import get_ipython
 
-    with ui_events() as poll:
+    from lazynb.notebook.serving import serving
+
+    with serving(get_ipython().kernel) as serve_pages:
         while not event.wait(POLL):
-            poll(4)
+            serve_pages()
 
 
 class Display:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.browser.find import find_chromium
 
@@ -19,6 +20,7 @@ CHROMIUM_FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 ).split()
+RUN = re.compile(r"\[(\*|\d+)\]")
 PRELUDE = """
 import json
 from lazynb.client.endpoint import Endpoint
@@ -43,9 +45,14 @@ def parrot():
 class Lab:
     """A running JupyterLab."""
 
-    def __init__(self, folder: Path, python: str = sys.executable, env: dict[str, str] | None = None):
+    def __init__(self, folder: Path, python: str, labconfig: dict | None = None):
         self.folder = folder / "notebooks"
         self.folder.mkdir(parents=True)
+        settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
+        settings.mkdir(parents=True)
+        (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+        (folder / "config" / "labconfig").mkdir(parents=True)
+        (folder / "config" / "labconfig" / "page_config.json").write_text(json.dumps(labconfig or {}))
         runtime = folder / "runtime"
         kernels = folder / "data" / "kernels" / "python3"
         kernels.mkdir(parents=True)
@@ -63,7 +70,6 @@ class Lab:
                 "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
                 "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
                 "LAZYLLM_HOME": str(folder / "home"),
-                **(env or {}),
             },
             stdout=(folder / "lab.log").open("w"),
             stderr=subprocess.STDOUT,
@@ -99,10 +105,22 @@ class Lab:
         self.process.wait(20)
 
 
+PYTHONS = os.environ.get("LAZYNB_TEST_PYTHONS", sys.executable).split(":")
+
+
+@pytest.fixture(scope="session", params=PYTHONS, ids=lambda python: Path(python).parts[-3])
+def lab(tmp_path_factory, request):
+    """A JupyterLab with its widgets, and kernels of each interpreter."""
+    lab = Lab(tmp_path_factory.mktemp("lab"), request.param)
+    yield lab
+    lab.stop()
+
+
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    """A JupyterLab with its widgets."""
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+def bare_lab(tmp_path_factory):
+    """A JupyterLab whose server lacks the widget extensions, as on many a JupyterHub."""
+    off = {"disabledExtensions": {"@jupyter-widgets/jupyterlab-manager": True, "anywidget": True}}
+    lab = Lab(tmp_path_factory.mktemp("bare"), PYTHONS[0], labconfig=off)
     yield lab
     lab.stop()
 
@@ -150,8 +168,17 @@ class Notebook:
 
     def run_cell(self, index: int):
         """Run a cell and return at once."""
-        self.cell(index).locator(".cm-content").click()
-        self.page.keyboard.press("Control+Enter")
+        prompt = self.cell(index).locator(".jp-InputPrompt")
+        before = prompt.inner_text()
+        for _ in range(10):  # the page may not listen yet
+            self.cell(index).locator(".cm-content").click()
+            self.page.keyboard.press("Control+Enter")
+            try:
+                expect(prompt).to_have_text(RUN, timeout=1000)
+                expect(prompt).not_to_have_text(before, timeout=1000)
+            except AssertionError:
+                continue
+            return
 
     def wait_idle(self):
         """Wait until the kernel has nothing to do."""
