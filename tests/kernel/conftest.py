@@ -24,8 +24,8 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """What was printed."""
-        return "".join(o["text"] for o in self.outputs if o["msg_type"] == "stream").strip()
+        """What was printed to standard output."""
+        return "".join(o["text"] for o in self.outputs if o.get("name") == "stdout").strip()
 
 
 class Kernel:

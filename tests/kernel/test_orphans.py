@@ -158,8 +158,10 @@ def test_the_next_kernel_cleans_up_after_a_killed_supervisor(kernel, family, sta
     os.kill(supervisor, signal.SIGKILL)
     seconds_until_gone([supervisor, program])
     assert is_alive(orphan)
-    start_kernel().run(START + "manager()")
+    next_kernel = start_kernel()
+    next_kernel.run(START + "manager()")
     seconds_until_gone([orphan])
+    assert next_kernel.run("print(manager().jobs()[0].live)").text == "False"
     state = json.loads((folder / "state.json").read_text())
     assert (state["phase"], state["cause"]) == ("failed", "its supervisor was killed")
 
