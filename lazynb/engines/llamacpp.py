@@ -7,6 +7,7 @@ at once, how much context for each, how many threads.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +33,9 @@ CONTEXT = 4096
 CACHE = 768 << 20
 """Bytes for all of them together, or half the size of the weights if that is more. llama.cpp writes to
 every page of it while it starts: a gibibyte more is a second more."""
+SPIN = "1000"
+"""How often a thread that waits for the others looks before it sleeps. By default it looks for
+milliseconds: where another program takes a core, as a notebook's kernel and browser do, all stand still."""
 HTTP_THREADS = 64
 """Each connection holds one of the server's threads, an idle one too."""
 
@@ -160,7 +164,8 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     filled = {**_defaults(Path(model.path), options), **options}
     argv = [python, str(SERVER), "--model", model.path, "--name", name, "--port", "{port}"]
     argv += ["--options", msgspec.json.encode(filled).decode()]
-    return Command(argv=argv, env={"LLAMA_API_KEY": "{key}"}, ready=_probe(name), causes=CAUSES)
+    env = {"LLAMA_API_KEY": "{key}", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN)}
+    return Command(argv=argv, env=env, ready=_probe(name), causes=CAUSES)
 
 
 def _probe(name: str) -> Probe:
@@ -173,14 +178,16 @@ def _probe(name: str) -> Probe:
 def _defaults(weights: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what llama.cpp leaves open, fitted to the model and the machine.
 
+    One answer alone leaves a core to the notebook, which shows it; many at once and prompts take all.
+
     Each request gets a context of its own. In a pool that they share, the one that overflows it
     would end all the others too; that happens only to a user who sets `n_ctx` alone, as with
     llama-server.
     """
     filled: dict[str, Any] = {
-        "n_threads": cores(),
+        "n_threads": max(1, cores() - 1),
+        "n_threads_batch": options.get("n_threads", cores()),
         "n_threads_http": max(HTTP_THREADS, 4 * options.get("n_parallel", 0)),
-        "n_batch": options.get("n_ubatch", 512),  # a cancelled prompt runs to the end of its batch
         "cache_ram_mib": 512,  # llama.cpp would take 8 GiB
         "n_parallel": -1,
     }
