@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lazynb.client.endpoint import Endpoint
 from lazynb.client.transcript import Transcript
+from lazynb.client.wire import Delta
 from lazynb.errors import ServiceError
 from lazynb.streaming import Answer, ask
 
@@ -353,3 +354,31 @@ def test_an_answer_whose_service_fails_has_its_error():
     with pytest.raises(ServiceError, match="no weights"):
         list(answer)
     assert answer.status == "failed"
+
+
+# What threads could do to each other.
+
+
+def test_who_looks_away_while_something_comes_is_not_left_asleep():
+    answer = Answer.pending("m", HELLO)
+    answer._take([Delta("new")])
+    assert not answer._wake_later(answer._parts, 0, lambda: None)
+    assert answer._wake_later(answer._parts, 1, lambda: None)
+
+
+def test_nothing_is_added_after_the_end():
+    answer = Answer.pending("m", HELLO)
+    answer.cancel()
+    assert not answer._take([Delta("late")])
+    assert answer.text == ""
+
+
+@pytest.mark.timeout(10)
+def test_the_garbage_collector_may_end_a_reader_while_the_answer_is_written():
+    answer = Answer.pending("m", HELLO)
+    answer._take([Delta("one")])
+    reader = iter(answer)
+    next(reader)
+    with answer._lock:  # as in the middle of `_take`
+        reader.close()
+    assert answer.status == "cancelled"

@@ -155,3 +155,22 @@ def test_a_server_that_refuses_stream_options_is_asked_without_them(server):
 def test_what_cannot_be_sent_is_an_error_of_the_caller(server):
     with pytest.raises(LazynbError, match="cannot be sent"):
         ask(endpoint(server, "good"), [{"role": "user", "content": object()}]).wait(10)
+
+
+def test_a_server_that_takes_no_connection_is_given_up_once(monkeypatch):
+    import aiohttp
+    from lazynb.client import connection
+
+    monkeypatch.setattr(connection, "TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=0.4))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        answer = ask(Endpoint(f"http://127.0.0.1:{port}/v1", "demo", model="m"), HELLO)
+        with pytest.raises(ServiceError, match=r"cannot be reached.*no connection in time"):
+            answer.wait(10)
+        for filler in fillers:
+            filler.close()
+    assert 0.4 <= answer.seconds < 0.8
