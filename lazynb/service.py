@@ -14,7 +14,6 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lazynb.config import config
 from lazynb.errors import LazynbError, OptionError
 from lazynb.hub import Model, resolve
 
@@ -31,7 +30,7 @@ _holders: dict[str, weakref.WeakSet[Deployment]] = {}
 
 def wait_until_ready(job: Job) -> None:
     """Wait for a starting service. The notebook replaces this by a live view of the same."""
-    job.wait(timeout=config.start_timeout)
+    job.wait()
 
 
 on_start: Callable[[Job], None] = wait_until_ready
