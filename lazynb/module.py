@@ -435,7 +435,6 @@ def _method_name(method: Method | str, kind: str) -> str:
 
 def _begin_when_ready(answer: Answer, job: Job, endpoint: Callable[[], Endpoint]) -> None:
     """Send the request as soon as the service is ready; its failure is the answer's."""
-
     endings: list[Callable[[], None]] = []
 
     def follow(state: JobState) -> None:

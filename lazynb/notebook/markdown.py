@@ -26,8 +26,9 @@ _TICKS = re.compile(r"(`+)")
 _RISKY = re.compile(r"<[A-Za-z/!?]|!\[")
 _TAG = re.compile(r"\\?<(?=[A-Za-z/!?])")
 _IMAGE = re.compile(r"\\?!\[([^\[\]\n]*)\](?=[(\[])")
-_TARGET = re.compile(r"\](?P<mark>\(|:)(?=\s*(?P<target>[^\s)]+))")
+_TARGET = re.compile(r"\](?P<mark>\(|:)(?=\s{0,9}(?P<target>[^\s)]{1,300}))")
 _MARKUP = re.compile(r"[&<>`*_\[\](){}$\\!|~#^:]")
+LONGEST = 300  # characters of a target that are looked at
 _SCHEMES = ("http", "https", "mailto")
 
 
@@ -107,7 +108,8 @@ def _text(text: str) -> str:
 def _link(match: re.Match[str]) -> str:
     target = unescape(match["target"]).lstrip("<")
     scheme, colon, _ = re.split(r"[/?#]", target, maxsplit=1)[0].partition(":")
-    if not colon or scheme.lower() in _SCHEMES:
+    short = len(match["target"]) < LONGEST or "/" in target
+    if (not colon and short) or scheme.lower() in _SCHEMES:
         return match[0]
     return f"]&#{ord(match['mark'])};"
 

@@ -2,7 +2,8 @@
 
 A pair of braces is a variable when its content, written without spaces at the edges, is a name that exists in the
 user's namespace, with any attributes, subscripts and calls after it. So JSON, TypeScript, LaTeX, Jinja, format
-specifications and comprehensions pass through byte for byte. The text is read once, from left to right; values are not read again.
+specifications and comprehensions pass through byte for byte. The text is read once, from left to right; values are
+not read again.
 """
 
 from __future__ import annotations

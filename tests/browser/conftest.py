@@ -16,10 +16,15 @@ from playwright.sync_api import expect, sync_playwright
 from tests.browser.find import find_chromium
 
 PARROT = Path(__file__).parents[1] / "programs" / "parrot.py"
-CHROMIUM_FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-).split()
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 RUN = re.compile(r"\[(\*|\d+)\]")
 PRELUDE = """
 import json
@@ -52,16 +57,32 @@ class Lab:
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
         (folder / "config" / "labconfig").mkdir(parents=True)
-        (folder / "config" / "labconfig" / "page_config.json").write_text(json.dumps(labconfig or {}))
+        (folder / "config" / "labconfig" / "page_config.json").write_text(
+            json.dumps(labconfig or {})
+        )
         runtime = folder / "runtime"
         kernels = folder / "data" / "kernels" / "python3"
         kernels.mkdir(parents=True)
-        spec = {"argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+        spec = {
+            "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "Python 3",
+            "language": "python",
+        }
         (kernels / "kernel.json").write_text(json.dumps(spec))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
-             "--IdentityProvider.token=test", f"--ServerApp.root_dir={self.folder}", "--ServerApp.ip=127.0.0.1",
-             "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                "--allow-root",
+                "--ServerApp.port=0",
+                "--IdentityProvider.token=test",
+                f"--ServerApp.root_dir={self.folder}",
+                "--ServerApp.ip=127.0.0.1",
+                "--LabApp.news_url=",
+                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            ],
             env={
                 **os.environ,
                 "JUPYTER_RUNTIME_DIR": str(runtime),
@@ -82,18 +103,26 @@ class Lab:
 
     def write(self, name: str, *cells: str) -> Path:
         """Write a notebook of code cells."""
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
+        )
+        notebook.metadata.kernelspec = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
         nbformat.write(notebook, self.folder / name)
         return self.folder / name
 
     def address(self, name: str) -> str:
         """Return the address of a notebook, in a workspace of its own."""
-        return f"{self.url}/lab/workspaces/{name.split('.')[0]}/tree/{name}?token=test"
+        return f"{self.url}/lab/workspaces/{name.split('.', maxsplit=1)[0]}/tree/{name}?token=test"
 
     def api(self, path: str, method: str = "GET"):
         """Ask the server itself."""
-        request = urllib.request.Request(f"{self.url}/api/{path}", method=method, headers={"Authorization": "token test"})
+        request = urllib.request.Request(
+            f"{self.url}/api/{path}", method=method, headers={"Authorization": "token test"}
+        )
         with urllib.request.urlopen(request) as response:
             return json.loads(response.read() or b"null")
 
@@ -160,7 +189,9 @@ class Notebook:
         """Open the notebook and wait for its kernel."""
         self.page.goto(self.lab.address(self.name))
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached")
+        self.page.wait_for_selector(
+            ".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached"
+        )
 
     def cell(self, index: int):
         """Return a cell."""
@@ -183,7 +214,9 @@ class Notebook:
     def wait_idle(self):
         """Wait until the kernel has nothing to do."""
         self.page.wait_for_timeout(200)
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached", timeout=60_000)
+        self.page.wait_for_selector(
+            ".jp-Notebook-ExecutionIndicator[data-status=idle]", state="attached", timeout=60_000
+        )
 
     def output(self, index: int):
         """Return the output area of a cell."""

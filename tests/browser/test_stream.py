@@ -12,7 +12,8 @@ LIVE = ".lazynb-text"
 
 def wait_for_text(nb, text):
     nb.page.wait_for_function(
-        "([selector, text]) => document.querySelector(selector)?.textContent.includes(text)", arg=[LIVE, text]
+        "([selector, text]) => document.querySelector(selector)?.textContent.includes(text)",
+        arg=[LIVE, text],
     )
 
 
@@ -142,7 +143,7 @@ def test_a_reopen_without_a_kernel_shows_the_answer(notebook, lab):
     assert "widget" not in shown.lower()
 
 
-ATTACKS = r'''
+ATTACKS = r"""
 <script>window.hacked = 1</script>
 <img src=x onerror="window.hacked = 2">
 ![pixel](http://evil.test/pixel.png)
@@ -162,7 +163,7 @@ $$
 ```
 
 [p]: http://evil.test/ref.png
-'''
+"""
 
 
 def test_nothing_in_an_answer_runs_or_is_requested(notebook):
@@ -210,5 +211,9 @@ def test_code_and_math_look_as_they_should(notebook):
     nb.page.wait_for_selector(".jp-RenderedMarkdown pre")
     nb.wait_idle()
     code = nb.output(1).locator("code")
-    assert [code.nth(i).inner_text().strip() for i in range(3)] == ["List<int>", "print('x')", "<b>bold</b>"]
+    assert [code.nth(i).inner_text().strip() for i in range(3)] == [
+        "List<int>",
+        "print('x')",
+        "<b>bold</b>",
+    ]
     nb.page.wait_for_selector("mjx-container")

@@ -2,9 +2,8 @@
 
 import timeit
 
-import pytest
-
 import lazynb
+import pytest
 from lazynb.errors import LazynbError, ModelNotFoundError, OptionError
 
 
