@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -39,19 +39,21 @@ milliseconds: where another program takes a core, as a notebook's kernel and bro
 HTTP_THREADS = 64
 """Each connection holds one of the server's threads, an idle one too."""
 
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 OPTIONS = {
     "n_ctx": Option(
-        int, "tokens of context, for all requests together (0: as the model was trained)"
+        Natural, "tokens of context, for all requests together (0: as the model was trained)"
     ),
-    "n_parallel": Option(int, "requests worked on at once"),
+    "n_parallel": Option(Positive, "requests worked on at once"),
     "kv_unified": Option(bool, "one pool of context for all requests"),
-    "n_threads": Option(int, "processor threads"),
-    "n_threads_batch": Option(int, "processor threads for reading prompts"),
-    "n_threads_http": Option(int, "threads that answer connections"),
-    "n_batch": Option(int, "tokens of prompts read at once"),
-    "n_ubatch": Option(int, "tokens computed at once"),
+    "n_threads": Option(Positive, "processor threads"),
+    "n_threads_batch": Option(Positive, "processor threads for reading prompts"),
+    "n_threads_http": Option(Positive, "threads that answer connections"),
+    "n_batch": Option(Positive, "tokens of prompts read at once"),
+    "n_ubatch": Option(Positive, "tokens computed at once"),
     "n_gpu_layers": Option(int, "layers on the GPU (-1: as many as fit)"),
     "main_gpu": Option(int, "the GPU to use"),
     "split_mode": Option(Literal["none", "layer", "row"], "how several GPUs share the model"),
@@ -207,20 +209,22 @@ def _defaults(weights: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _cost(weights: Path) -> tuple[float, int]:
+def _cost(weights: Path) -> tuple[int, int]:
     """Return the bytes that a token of context takes, and the tokens that the model was trained with."""
     facts = metadata(weights)
-    heads = _most(facts.get("attention.head_count", 32))
-    shared = _most(facts.get("attention.head_count_kv", heads))
-    width = facts.get("attention.key_length", facts.get("embedding_length", 4096) / heads)
+
+    def fact(key: str, default: int) -> int:
+        number = facts.get(key)
+        if isinstance(number, list):  # the layers differ
+            number = max((item for item in number if isinstance(item, int)), default=0)
+        return number if isinstance(number, int) and number > 0 else default
+
+    heads = fact("attention.head_count", 32)
+    width = fact("attention.key_length", fact("embedding_length", 4096) // heads)
+    shared = fact("attention.head_count_kv", heads)
     keys_and_values = 2 * 2  # of 2 bytes each
-    token = keys_and_values * shared * width * facts.get("block_count", 32)
-    return max(1.0, token), int(facts.get("context_length", CONTEXT))
-
-
-def _most(number: Any) -> int:
-    """Return a number of heads; the largest, where the layers differ."""
-    return max(1, *number) if isinstance(number, list) else max(1, int(number))
+    token = keys_and_values * shared * width * fact("block_count", 32)
+    return max(1, token), fact("context_length", CONTEXT)
 
 
 engine = Engine(

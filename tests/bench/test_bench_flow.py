@@ -4,6 +4,7 @@ import statistics
 import time
 
 import pytest
+
 from lazynb.flow import pipeline
 
 pytestmark = pytest.mark.bench

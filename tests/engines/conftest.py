@@ -39,11 +39,16 @@ def submit(place) -> Iterator[Callable[..., Job]]:
 
     jobs = []
 
-    def start(model: str, engine: str, **options: Any) -> Job:
+    def start(model: str, engine: str, *, port: int | None = None, **options: Any) -> Job:
         found = resolve(model, download=False)
         command = plan(found, get(engine), options, "demo")
         spec = JobSpec(
-            id=secrets.token_hex(4), name="demo", model=model, engine=engine, command=command
+            id=secrets.token_hex(4),
+            name="demo",
+            model=model,
+            engine=engine,
+            command=command,
+            port=port,
         )
         jobs.append(manager().submit(spec))
         return jobs[-1]
@@ -112,3 +117,14 @@ class Api:
 def api(service: Job) -> Api:
     """The service under test."""
     return Api(service)
+
+
+@pytest.fixture
+def api_of() -> Callable[[Job], Api]:
+    """The interface of a service, once that is ready."""
+
+    def ready(job: Job) -> Api:
+        job.wait(timeout=120)
+        return Api(job)
+
+    return ready

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lazynb.jobs import Manager
 from lazynb.jobs.process import marked
 from lazynb.jobs.spec import Command, JobSpec, Probe

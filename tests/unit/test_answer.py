@@ -10,6 +10,7 @@ import pytest
 from fault_server import TEXT, FaultServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lazynb.client.endpoint import Endpoint
 from lazynb.client.transcript import Transcript
 from lazynb.client.wire import Delta

@@ -1,6 +1,7 @@
 """An endpoint reads addresses as users write them, and never shows its key."""
 
 import pytest
+
 from lazynb.client.endpoint import Endpoint
 from lazynb.errors import OptionError
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from fault_server import TEXT, FaultServer
+
 from lazynb.client import tasks
 from lazynb.client.endpoint import Endpoint
 from lazynb.client.loop import run
@@ -159,6 +160,7 @@ def test_what_cannot_be_sent_is_an_error_of_the_caller(server):
 
 def test_a_server_that_takes_no_connection_is_given_up_once(monkeypatch):
     import aiohttp
+
     from lazynb.client import connection
 
     monkeypatch.setattr(connection, "TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=0.4))

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from fault_server import TEXT, FaultServer
+
 from lazynb.client import tasks
 from lazynb.client.endpoint import Endpoint
 from lazynb.client.loop import get_loop, run, spawn

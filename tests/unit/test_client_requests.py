@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fault_server import TEXT, FaultServer
+
 from lazynb.client import requests, tasks
 from lazynb.client.endpoint import Endpoint
 from lazynb.client.loop import run, spawn

@@ -5,6 +5,7 @@ import itertools
 from fault_server import event, events
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from lazynb.client.wire import (
     Delta,
     EventStream,

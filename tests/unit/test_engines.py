@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from gguf_file import gguf
+
 from lazynb import engines
 from lazynb.engines import Engine, Option, choose, get, interpreter, plan
 from lazynb.engines import llamacpp as llamacpp_module
@@ -119,6 +120,8 @@ def test_the_names_of_llama_server_and_words_typed_on_a_line_work_too(given_as, 
         ({"tensor_parallel_size": 2}, "no option 'tensor_parallel_size'"),
         ({"n_ctx": "many"}, r"n_ctx = 'many' does not fit.*\nn_ctx: tokens of context"),
         ({"n_ctx": 1.5}, "does not fit"),
+        ({"n_ctx": -1}, "does not fit"),
+        ({"n_parallel": 0}, "does not fit"),
         ({"flash_attn": "maybe"}, r"does not fit.*\n.*\(auto, on, off\)"),
         ({"lora_adapters": 3}, "does not fit"),
         ({"n_ctx": 1, "ctx_size": 2}, "n_ctx is given twice"),
@@ -174,6 +177,13 @@ def test_a_model_with_a_costly_context_is_given_fewer_requests_at_once(tmp_path)
     }  # 2 GB for 4096 tokens
     chosen = options_of(plan(given(gguf(tmp_path / "c.gguf", **costly)), get("llamacpp"), {}, "c"))
     assert (chosen["n_parallel"], chosen["n_ctx"]) == (1, 4096)
+
+
+@pytest.mark.parametrize("odd", [0, "many"])
+def test_odd_facts_in_a_gguf_do_no_harm(tmp_path, odd):
+    facts = dict.fromkeys(FACTS, odd) | {"general__architecture": "llama"}
+    chosen = options_of(plan(given(gguf(tmp_path / "o.gguf", **facts)), get("llamacpp"), {}, "o"))
+    assert chosen["n_ctx"] >= 4096
 
 
 def test_more_requests_at_once_get_their_context_too(model):
@@ -331,7 +341,9 @@ def test_every_option_is_one_that_this_llamacpp_has():
         list[str]: [["x"]],
     }
     tried = {
-        name: samples.get(option.type) or list(option.type.__args__)
+        name: samples.get(getattr(option.type, "__origin__", option.type))
+        or samples.get(option.type)
+        or list(option.type.__args__)
         for name, option in llamacpp_module.OPTIONS.items()
     }
     arguments = [str(llamacpp_module.SERVER), msgspec.json.encode(tried).decode()]

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+
 from lazynb.errors import FlowError
 from lazynb.flow import (
     Chainable,

@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from IPython.core.formatters import DisplayFormatter
+
 from lazynb.flow import bind, graph, ifs, loop, package, parallel, pipeline, switch, warp
 from lazynb.flow.outline import duration
 from lazynb.flow.trace import summary

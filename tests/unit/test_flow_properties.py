@@ -4,6 +4,7 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lazynb.flow import (
     _0,
     bind,

@@ -8,6 +8,7 @@ import time
 from contextvars import ContextVar
 
 import pytest
+
 from lazynb.errors import FlowError
 from lazynb.flow import bind, graph, loop, parallel, pipeline, switch, threads, warp
 from lazynb.session import Scope, cancelling, within

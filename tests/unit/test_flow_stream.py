@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lazynb.errors import OptionError
 from lazynb.flow import parallel, pipeline, warp
 from lazynb.session import Chunk, cancelling, check_color, current_sink

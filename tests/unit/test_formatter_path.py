@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from lazynb import formatter
 from lazynb.errors import LazynbError, OptionError
 from lazynb.formatter import JsonFormatter

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from gguf_file import gguf
+
 from lazynb.errors import LazynbError, ModelNotFoundError
 from lazynb.hub import Model, catalogue, fetch, known_names, resolve
 from lazynb.hub.gguf import metadata

@@ -14,6 +14,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from lazynb.errors import LazynbError
 from lazynb.hub import fetch, resolve
 

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from lazynb.errors import JobError, LazynbError
 from lazynb.jobs import ports
 from lazynb.jobs.spec import CauseRule, Command, Probe

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from lazynb.errors import JobError, LazynbError
 from lazynb.jobs.process import marked
 

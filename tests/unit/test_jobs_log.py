@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lazynb.jobs.log import LONGEST_LINE, LineReader
 from lazynb.jobs.spec import ProgressRule
 

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+
 from lazynb.errors import JobError
 from lazynb.jobs.process import marked
 

@@ -1,6 +1,7 @@
 """The lines of the magics."""
 
 import pytest
+
 from lazynb.errors import OptionError
 from lazynb.notebook.arguments import ask_parser, engine_options, generation
 

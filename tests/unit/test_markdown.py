@@ -6,8 +6,9 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lazynb.notebook.markdown import plain_markdown, safe_markdown
 from markdown_it import MarkdownIt
+
+from lazynb.notebook.markdown import plain_markdown, safe_markdown
 
 OURS = re.compile(r'</?pre>|</?code>|<code class="language-[\w+#.-]*">')
 RISKY = re.compile(r"<[A-Za-z/!?]|!\[")

@@ -2,8 +2,9 @@
 
 import timeit
 
-import lazynb
 import pytest
+
+import lazynb
 from lazynb.errors import LazynbError, ModelNotFoundError, OptionError
 
 

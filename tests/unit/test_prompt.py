@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lazynb.errors import LazynbError, OptionError
 from lazynb.prompt import Prompt
 from lazynb.session import Chunk
