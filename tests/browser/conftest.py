@@ -202,7 +202,8 @@ class Notebook:
         prompt = self.cell(index).locator(".jp-InputPrompt")
         before = prompt.inner_text()
         for _ in range(10):  # the page may not listen yet
-            self.cell(index).locator(".cm-content").click()
+            self.dismiss_dialogs()
+            self.cell(index).locator(".cm-content").click(timeout=3000)
             self.page.keyboard.press("Control+Enter")
             try:
                 expect(prompt).to_have_text(RUN, timeout=1000)
@@ -210,6 +211,12 @@ class Notebook:
             except AssertionError:
                 continue
             return
+
+    def dismiss_dialogs(self):
+        """Accept what JupyterLab itself asks."""
+        for button in self.page.locator(".jp-Dialog .jp-mod-accept").all():
+            print("JupyterLab asked:", self.page.locator(".jp-Dialog").first.inner_text())
+            button.click()
 
     def wait_idle(self):
         """Wait until the kernel has nothing to do."""
