@@ -70,7 +70,9 @@ class LiveView:
         self._status = status
 
     def flush(self) -> None:
-        """Send what is new."""
+        """Send what is new, once there is a page that listens."""
+        if not self.reported.is_set():
+            return
         with self._lock:
             message = _news(self.answer, self._sent["text"], self._sent["reasoning"])
             self._sent["text"] += len(message.get("t", ""))
@@ -82,9 +84,13 @@ class LiveView:
 
     def hear(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """Take what a page says; return what it asked for."""
+        first = not self.reported.is_set()
         self.reported.set()
         if data.get("stop"):
             self.answer.cancel()
+            return None
+        if first:
+            self.flush()
             return None
         return _news(self.answer, int(data.get("text", 0)), int(data.get("thought", 0))) or {
             "s": self._status
