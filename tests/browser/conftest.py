@@ -39,7 +39,7 @@ def say(chunks, rate=100, **kw):
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def parrot():
     """The port of a server that says what it is told."""
     with subprocess.Popen([sys.executable, PARROT], stdout=subprocess.PIPE, text=True) as process:
@@ -137,7 +137,7 @@ class Lab:
 PYTHONS = os.environ.get("LAZYNB_TEST_PYTHONS", sys.executable).split(":")
 
 
-@pytest.fixture(scope="session", params=PYTHONS, ids=lambda python: Path(python).parts[-3])
+@pytest.fixture(scope="module", params=PYTHONS, ids=lambda python: Path(python).parts[-3])
 def lab(tmp_path_factory, request):
     """A JupyterLab with its widgets, and kernels of each interpreter."""
     lab = Lab(tmp_path_factory.mktemp("lab"), request.param)
@@ -145,7 +145,7 @@ def lab(tmp_path_factory, request):
     lab.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bare_lab(tmp_path_factory):
     """A JupyterLab whose server lacks the widget extensions, as on many a JupyterHub."""
     off = {"disabledExtensions": {"@jupyter-widgets/jupyterlab-manager": True, "anywidget": True}}
@@ -154,7 +154,7 @@ def bare_lab(tmp_path_factory):
     lab.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     """A headless Chromium."""
     with sync_playwright() as playwright:
