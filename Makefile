@@ -76,7 +76,7 @@ lint: .venv/.lint
 
 test: .venv/.base lint kernels browser
 	$(call say,All tests: units$(comma) real kernels$(comma) the real engine$(comma) a real JupyterLab$(comma) measurements …)
-	@LAZYNB_TEST_PYTHONS="$(CURDIR)/$(PY)$(KERNELS:%=:$(CURDIR)/%/bin/python)" $(PY) -m pytest
+	@LAZYNB_TEST_PYTHONS="$(CURDIR)/$(PY)$$(printf ':$(CURDIR)/%s/bin/python' $(KERNELS))" $(PY) -m pytest
 
 test-fast: .venv/.base
 	@$(PY) -m pytest -m 'not slow and not bench' tests/unit
