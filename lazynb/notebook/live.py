@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from lazynb.notebook.settle import summary
+from lazynb.notebook.settle import settled, summary
 
 if TYPE_CHECKING:
     from lazynb.streaming import Answer
@@ -89,6 +89,8 @@ class LiveView:
         if data.get("stop"):
             self.answer.cancel()
             return None
+        if data.get("settle"):
+            return {"settled": settled(self.answer)}
         if first:
             self.flush()
             return None

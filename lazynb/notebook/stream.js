@@ -4,6 +4,9 @@
 // `n` tokens so far. The page's way back is a comm that the page opens, because the kernel serves that one even while the cell
 // blocks: it reports the view, asks for text that is missing (after a reload, or when the server dropped messages), and stops.
 // Text only ever becomes text nodes.
+//
+// When the answer ends, the kernel replaces this output by a plain one. JupyterLab drops that message in a page that was opened
+// after the cell had begun; such a page asks for the plain output and puts it into the notebook itself.
 
 const CSS = `
 .lazynb-answer { font-family: var(--jp-content-font-family, sans-serif); font-size: var(--jp-content-font-size1, 14px);
@@ -20,6 +23,9 @@ const CSS = `
 .lazynb-meta button:hover { color: var(--jp-ui-font-color1, #212121); }
 .lazynb-meta button:focus-visible { outline: 1px solid var(--jp-brand-color1, #1976d2); }
 `;
+
+const MIME = "application/vnd.jupyter.widget-view+json";
+const REPLACED = 1000; // ms that the kernel's own replacement may take
 
 const answers = new Map(); // answer id -> what this page knows of it
 
@@ -62,7 +68,8 @@ class Live {
     return { answer: this.id, text: this.parts.text.size, thought: this.parts.thought.size };
   }
 
-  take({ o, t, p, q, n, s, e }) {
+  take({ o, t, p, q, n, s, e, settled }) {
+    if (settled) this.settle(settled);
     const gap = this.add("text", o, t) | this.add("thought", p, q);
     if (gap && this.comm && !this.asked) {
       this.asked = true;
@@ -73,8 +80,23 @@ class Live {
       this.first ||= performance.now();
     }
     if (s !== undefined) this.status = s;
-    if (e !== undefined && !gap) this.end = e;
+    if (e !== undefined && !gap && this.end === null) {
+      this.end = e;
+      setTimeout(() => this.views.size && this.comm?.send({ answer: this.id, settle: true }), REPLACED);
+    }
     this.paint();
+  }
+
+  // Put the plain output in the place of every view of this answer.
+  async settle(data) {
+    const manager = this.model.widget_manager;
+    for (const cell of manager.context?.model?.cells ?? []) {
+      for (let index = 0; index < (cell.outputs?.length ?? 0); index += 1) {
+        const id = cell.outputs.get(index).data[MIME]?.model_id;
+        if (!id || (await (await manager.get_model(id))?.get("answer")) !== this.id) continue;
+        cell.outputs.set(index, { output_type: "display_data", data, metadata: {} });
+      }
+    }
   }
 
   // Add a piece; returns whether something before it is missing.

@@ -106,6 +106,12 @@ def test_a_reload_in_mid_stream_shows_the_whole_text_without_a_gap(notebook):
     text = nb.output(1).locator(LIVE).inner_text()
     assert text.split() == [f"w{i}" for i in range(700)]
     assert META.search(nb.output(1).inner_text())
+    nb.page.wait_for_selector(".jp-RenderedMarkdown")  # this page settles the output itself
+    nb.save()
+    (output,) = nb.saved().cells[1].outputs
+    assert set(output.data) == {"text/markdown", "text/plain"}
+    assert "w0 " in output.data["text/plain"]
+    assert "w699" in output.data["text/plain"]
 
 
 def test_messages_that_got_lost_are_filled_in(notebook):
