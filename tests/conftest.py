@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell ignores interrupts for what it runs in the background, and a Python started that way goes on ignoring them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DEMO = "smollm2-135m-instruct"
 CACHE = Path(__file__).parents[1] / ".cache" / "models"
