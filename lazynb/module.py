@@ -401,6 +401,8 @@ class TrainableModule(Chainable):
                     hint="Call start() first (LAZYLLM_AUTOSTART is off).",
                 )
             return self._deployment.start()
+        if self._deployment.url:
+            self._deployment.connect()  # who answers there may have changed since the last call
         return self._deployment.job
 
     def _formatted(self, value: Any) -> Any:

@@ -12,7 +12,9 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from lazynb.errors import LazynbError, OptionError
 from lazynb.hub import Model, resolve
@@ -119,6 +121,17 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
+def _key_of(port: int | None) -> str:
+    """Return the key of this user's service at a port of this machine; empty where it is none of lazynb's."""
+    from lazynb.jobs import manager
+
+    for job in manager().jobs():
+        state = job.state
+        if state.phase == "ready" and state.port == port:
+            return job.key
+    return ""
+
+
 @dataclass(eq=False)
 class Deployment:
     """What modules that share one service have in common: what is served, how, and where it runs."""
@@ -192,14 +205,23 @@ class Deployment:
             _holders.pop(job.id, None)
             job.stop()
 
+    def connect(self) -> None:
+        """Find out who answers at the url: a service of lazynb has a key, which nobody need give."""
+        from lazynb.client.endpoint import Endpoint
+
+        remote = Endpoint.from_url(self.url, key=self.api_key, model=self.model)
+        if remote.local and not remote.key:
+            remote = msgspec.structs.replace(remote, key=_key_of(remote.port))
+        self._remote = remote
+
     def endpoint(self) -> Endpoint:
         """Where requests go. The service must be ready."""
         from lazynb.client.endpoint import Endpoint
 
         if self.url:
             if self._remote is None:
-                self._remote = Endpoint.from_url(self.url, key=self.api_key, model=self.model)
-            return self._remote
+                self.connect()
+            return cast("Endpoint", self._remote)
         if self.job is None:
             raise LazynbError(f"{self.model} is not running", hint="Call start() first.")
         return Endpoint(url=self.job.url, name=self.job.name, key=self.job.key, model=self.job.name)

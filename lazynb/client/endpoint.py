@@ -84,6 +84,11 @@ class Endpoint(msgspec.Struct, frozen=True):
         except ValueError:
             return host == "localhost"
 
+    @property
+    def port(self) -> int | None:
+        """The port that is named in the url."""
+        return urlsplit(self.url).port
+
     def route(self, path: str) -> str:
         """Return the address of a route, such as '/models'."""
         parts = urlsplit(self.url)

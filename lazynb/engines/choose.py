@@ -35,7 +35,9 @@ def choose(model: Model) -> tuple[Engine, str]:
     fitting = [engine for engine in _usable() if engine.serves(model)]
     if not fitting:
         what = f"a {model.type} model in the format {model.format}"
-        hint = "For llama.cpp, get the model as a GGUF file." if model.type == "chat" else ""
+        hint = "Connect to a server that runs it: deploy_method('auto', url='http://localhost:8000/v1')."
+        if model.type == "chat":
+            hint = f"For llama.cpp, get the model as a GGUF file. {hint}"
         raise EngineNotInstalledError(f"No engine runs {model.name}, {what}", hint=hint)
     chosen = next((engine for engine in fitting if _installed(engine)), fitting[0])
     why = f"the first engine for {model.format} {model.type} models"

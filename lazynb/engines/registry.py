@@ -10,11 +10,18 @@ from difflib import get_close_matches
 from importlib import import_module, metadata
 
 from lazynb.engines.base import Engine
-from lazynb.errors import OptionError
+from lazynb.errors import EngineNotInstalledError, OptionError
+from lazynb.methods import deploy
 
 GROUP = "lazynb.engines"
 BUILT_IN = ("llamacpp",)
 """Modules beside this one, each with an `engine`; in the order in which `choose` asks them."""
+PROGRAMS = {
+    "vllm": ("vllm", "vllm serve MODEL"),
+    "lmdeploy": ("lmdeploy", "lmdeploy serve api_server MODEL"),
+    "transformers": ("transformers[serving]", "transformers serve"),
+}
+"""Engines that lazynb can only connect to: what pip installs, and the command that serves a model."""
 
 
 def names() -> list[str]:
@@ -30,6 +37,8 @@ def get(name: str) -> Engine:
     ------
     OptionError
         When there is none of that name; lists the near ones.
+    EngineNotInstalledError
+        For a method of `lazynb.deploy` that no engine here carries out; the hint says what does.
     """
     wanted = name.casefold()
     if wanted in BUILT_IN:
@@ -39,9 +48,24 @@ def get(name: str) -> Engine:
     for point in metadata.entry_points(group=GROUP):
         if point.name.casefold() == wanted:
             return _added(point)
+    if wanted != "auto" and wanted in map(str.lower, dir(deploy)):
+        raise _missing(wanted)
     known = names()
     near = get_close_matches(wanted, known, n=3) or known
     raise OptionError(f"There is no engine {name!r}", hint=f"Did you mean {', '.join(near)}?")
+
+
+def _missing(name: str) -> EngineNotInstalledError:
+    connect = f"deploy_method('{name}', url='http://localhost:8000/v1')"
+    if name not in PROGRAMS:
+        message = f"This version of lazynb has no engine {name}"
+        return EngineNotInstalledError(message, hint=f"Connect to a server that has: {connect}.")
+    package, serve = PROGRAMS[name]
+    hint = (
+        f"Install it in an environment of its own with pip install '{package}', serve the model there with "
+        f"`{serve}`, and connect: {connect}. For a GGUF model, deploy.llamacpp needs none of this."
+    )
+    return EngineNotInstalledError(f"lazynb cannot start the engine {name} here", hint=hint)
 
 
 def _added(point: metadata.EntryPoint) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -18,6 +19,7 @@ from lazynb.engines.machine import available_memory, cores
 from lazynb.errors import EngineNotInstalledError, OptionError
 from lazynb.hub import Model
 from lazynb.jobs.spec import Command, JobSpec
+from lazynb.methods import deploy
 
 FACTS = {
     "general__architecture": "llama",
@@ -62,6 +64,20 @@ def test_an_engines_name_ignores_case():
 def test_an_unknown_engine_lists_the_near_ones():
     with pytest.raises(OptionError, match=r"no engine 'llama\.cpp'\nDid you mean llamacpp"):
         get("llama.cpp")
+
+
+@pytest.mark.parametrize("name", ["vllm", "LMDeploy", "transformers"])
+def test_an_engine_of_the_guide_that_lazynb_cannot_start_says_how_to_install_and_use_it(name):
+    with pytest.raises(EngineNotInstalledError) as caught:
+        get(name)
+    assert name.lower() in caught.value.message
+    assert re.search(rf"pip install '{name.lower()}.*serve.*, url='http", caught.value.hint)
+
+
+def test_a_method_without_an_engine_says_how_to_connect_to_a_server():
+    for name in {*dir(deploy)} - {"auto", "llamacpp", "vllm", "LMDeploy", "transformers"}:
+        with pytest.raises(EngineNotInstalledError, match=rf"no engine {name.lower()}\n.*url="):
+            get(name)
 
 
 def test_another_package_adds_an_engine_by_an_entry_point(tmp_path, monkeypatch, model):

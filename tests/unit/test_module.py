@@ -5,7 +5,7 @@ import timeit
 import pytest
 
 import lazynb
-from lazynb.errors import LazynbError, ModelNotFoundError, OptionError
+from lazynb.errors import EngineNotInstalledError, LazynbError, ModelNotFoundError, OptionError
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +105,26 @@ def test_a_generation_parameter_that_does_not_exist_suggests_near_ones():
 def test_fine_tuning_says_what_is_missing():
     with pytest.raises(OptionError, match="trainset"):
         lazynb.TrainableModule("qwen2-1.5b").mode("finetune").update()
+
+
+def test_a_url_of_lazynbs_own_service_needs_no_key(jobs):
+    job = jobs.service()
+    job.wait(timeout=20)
+    at = f"http://localhost:{job.state.port}/v1/"
+    module = lazynb.TrainableModule().deploy_method(lazynb.deploy.vllm, url=at)
+    assert module._deployment.endpoint().key == job.key
+    given = lazynb.TrainableModule().deploy_method("vllm", url=at, api_key="mine")
+    assert given._deployment.endpoint().key == "mine"
+    elsewhere = at.replace("localhost", "models.example")
+    module.deploy_method("vllm", url=elsewhere)
+    assert module._deployment.endpoint().key == ""
+    job.stop()
+    module.deploy_method("vllm", url=at)
+    assert module._deployment.endpoint().key == ""
+
+
+def test_an_engine_that_cannot_be_started_here_is_one_clear_error_and_starts_nothing(home):
+    module = lazynb.TrainableModule("smollm2-135m-instruct").deploy_method(lazynb.deploy.vllm)
+    with pytest.raises(EngineNotInstalledError, match="pip install 'vllm'"):
+        module.start()
+    assert not list(home.glob("jobs/*"))
