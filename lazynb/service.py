@@ -12,12 +12,15 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from lazynb.errors import LazynbError, OptionError
-from lazynb.hub import Model, resolve
+from lazynb.config import config
+from lazynb.errors import LazynbError, ModelNotFoundError, OptionError
+from lazynb.hub import Model, catalogue, resolve
+from lazynb.hub.checkpoint import recognise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,6 +168,17 @@ class Deployment:
         return self.job.name if self.job else self.model or self.url
 
     @property
+    def target(self) -> Path:
+        """Where fine-tuned weights are saved and looked for."""
+        root = Path(config.train_target_root).expanduser()
+        return (root / Path(self.target_path).expanduser()).absolute()
+
+    @property
+    def weights(self) -> str:
+        """What is served: the tuned weights where there are any, else the model."""
+        return str(self.target) if self.target_path and recognise(self.target) else self.model
+
+    @property
     def running(self) -> bool:
         """Whether there is a service to send requests to, or one on its way."""
         return bool(self.url) or (self.job is not None and self.job.live)
@@ -179,8 +193,11 @@ class Deployment:
                 hint="Name one: TrainableModule('smollm2-135m-instruct'), or give deploy_method a url.",
             )
         if self.job is None or not self.job.live or not shared:
+            weights = self.weights
+            if self.target_path and weights == self.model:
+                print(f"No weights in {self.target} yet: {self.model} as it is.")  # noqa: T201
             self.job = service(
-                self.model,
+                weights,
                 engine=self.engine,
                 options=self.options,
                 keep=keep,
@@ -228,18 +245,18 @@ class Deployment:
 
     def resolve(self) -> Model:
         """Find the model without starting it."""
-        return resolve(self.model, type=self.type, download=self.download)
+        return resolve(self.weights, type=self.type, download=self.download)
 
     @property
     def served_type(self) -> ModelType:
         """What the model is for: 'chat', 'embed', 'rerank', …"""
         if self.type or not self.model:
             return self.type or "chat"
-        if self.url:
-            from lazynb.errors import ModelNotFoundError
-
-            try:
-                return self.resolve().type
-            except ModelNotFoundError:
+        if known := catalogue.find(self.model):
+            return known.type
+        try:
+            return self.resolve().type
+        except ModelNotFoundError:
+            if self.url:
                 return "chat"
-        return self.resolve().type
+            raise

@@ -3,6 +3,7 @@
 import timeit
 
 import pytest
+from gguf_file import gguf
 
 import lazynb
 from lazynb.errors import EngineNotInstalledError, LazynbError, ModelNotFoundError, OptionError
@@ -128,3 +129,19 @@ def test_an_engine_that_cannot_be_started_here_is_one_clear_error_and_starts_not
     with pytest.raises(EngineNotInstalledError, match="pip install 'vllm'"):
         module.start()
     assert not list(home.glob("jobs/*"))
+
+
+def test_tuned_weights_at_the_target_path_are_what_is_served(home, monkeypatch):
+    monkeypatch.setenv("LAZYLLM_TRAIN_TARGET_ROOT", str(home / "tuned"))
+    deployment = lazynb.TrainableModule("qwen2-1.5b", target_path="mine")._deployment
+    assert deployment.weights == "qwen2-1.5b"
+    gguf(home / "tuned" / "mine" / "model.gguf")
+    assert deployment.weights == str(home / "tuned" / "mine")
+    assert deployment.resolve().path == str(home / "tuned" / "mine" / "model.gguf")
+    elsewhere = lazynb.TrainableModule("qwen2-1.5b", target_path=home / "tuned" / "mine")
+    assert elsewhere._deployment.weights == deployment.weights
+
+
+def test_the_catalogue_tells_the_type_of_a_model_that_is_not_here():
+    assert lazynb.TrainableModule("internvl-chat-2b-v1-5").type == "vlm"
+    assert lazynb.TrainableModule("bge-large-zh-v1.5").type == "embed"
