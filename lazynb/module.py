@@ -122,7 +122,8 @@ class TrainableModule(Chainable):
     def deploy_method(self, method: Method | str, **options: Any) -> Self:
         """Set how the model is served, with the engine's own options.
 
-        `url` (with `api_key`) connects to a server that runs already; `port` fixes the port.
+        `url` connects to a server that runs already, with `api_key` unless it is one of lazynb's own on this machine;
+        `port` fixes the port.
         """
         self._deployment.configure(_method_name(method, "deploy"), options)
         return self
