@@ -145,3 +145,15 @@ def test_tuned_weights_at_the_target_path_are_what_is_served(home, monkeypatch):
 def test_the_catalogue_tells_the_type_of_a_model_that_is_not_here():
     assert lazynb.TrainableModule("internvl-chat-2b-v1-5").type == "vlm"
     assert lazynb.TrainableModule("bge-large-zh-v1.5").type == "embed"
+
+
+def test_a_service_that_was_started_again_at_its_url_is_asked_with_its_new_key(jobs):
+    first = jobs.service()
+    first.wait(timeout=20)
+    module = lazynb.TrainableModule().deploy_method("vllm", url=first.url)
+    module._started()
+    first.stop()
+    second = jobs.service(port=int(first.url.split(":")[2].removesuffix("/v1")))
+    second.wait(timeout=20)
+    module._started()
+    assert module._deployment.endpoint().key == second.key != first.key
