@@ -151,7 +151,7 @@ def test_a_service_that_was_started_again_at_its_url_is_asked_with_its_new_key(j
     first = jobs.service()
     first.wait(timeout=20)
     module = lazynb.TrainableModule().deploy_method("vllm", url=first.url)
-    module._started()
+    assert module._deployment.endpoint().key == first.key
     first.stop()
     second = jobs.service(port=int(first.url.split(":")[2].removesuffix("/v1")))
     second.wait(timeout=20)
