@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,15 +19,18 @@ from lazynb import hub
 from lazynb.engines.choose import choose, plan
 from lazynb.engines.registry import get
 from lazynb.errors import LazynbError
-from lazynb.jobs.spec import JobSpec
+from lazynb.jobs.spec import Command, JobSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 AUTO = ("", "auto")
 
 
-def main() -> int:
-    """Prepare the job whose folder is named; return the exit status."""
+def report(prepare: Callable[[Path], None], folder: Path) -> int:
+    """Prepare a job, or tell the supervisor why not; return the exit status."""
     try:
-        prepare(Path(sys.argv[1]))
+        prepare(folder)
     except LazynbError as error:
         failure = msgspec.json.encode({"cause": error.message, "hint": error.hint}).decode()
         print(f"@failed {failure}", flush=True)  # noqa: T201
@@ -48,7 +52,11 @@ def prepare(folder: Path) -> None:
     model = hub.resolve(spec.model, prefer=engine.formats[0] if engine else None, type=kind)
     engine = engine or choose(model)[0]
     command = plan(hub.fetch(model), engine, spec.options, spec.name)
-    command = msgspec.structs.replace(command, engine=engine.name)
+    write_command(folder, msgspec.structs.replace(command, engine=engine.name))
+
+
+def write_command(folder: Path, command: Command) -> None:
+    """Write what the supervisor will run, at once or not at all."""
     fresh = folder / "command.json.new"
     fresh.touch(mode=0o600)
     fresh.write_bytes(msgspec.json.encode(command))
@@ -56,4 +64,4 @@ def prepare(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(prepare, Path(sys.argv[1])))
