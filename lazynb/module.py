@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from lazynb import service
 from lazynb.card import card, shorten
 from lazynb.config import config
-from lazynb.errors import EngineNotInstalledError, LazynbError, OptionError
+from lazynb.errors import LazynbError, OptionError
 from lazynb.flow import Chainable
 from lazynb.jobs.spec import ENDED_PHASES
 from lazynb.methods import Method
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from lazynb.batch import Results
     from lazynb.client.endpoint import Endpoint
+    from lazynb.comparison import Comparison
     from lazynb.hub import ModelType
     from lazynb.jobs import Job
     from lazynb.jobs.spec import JobState
+    from lazynb.training import Run, Version
 
 CHAT_TYPES = ("chat", "vlm")
 
@@ -354,16 +356,86 @@ class TrainableModule(Chainable):
         self.eval_result = self.map(self._evalset, concurrency=concurrency, **parameters)
         return self.eval_result
 
-    def update(self, *, wait: bool = True) -> Self:
-        """Fine-tune the model on its trainset in the background, then serve the tuned weights."""
-        del wait
+    def finetune(self) -> Run:
+        """Start fine-tuning the model on its trainset in the background; returns at once.
+
+        Raises
+        ------
+        LazynbError
+            Before anything is started: no trainset, wrong rows (with their lines), unknown options, no trainer.
+        """
+        from lazynb import training
+
         if self._trainset is None:
             raise OptionError("There is no trainset", hint="Give one: .trainset('data.json').")
-        method = self._finetune[0] if self._finetune else Method("finetune", "auto")
-        raise EngineNotInstalledError(
-            f"{method} is not available in this version of lazynb",
-            hint="Put tuned weights into target_path, or name their folder as the model, to serve them.",
+        method, options = self._finetune or (Method("finetune", "auto"), {})
+        deployment = self._deployment
+        deployment.target_path = deployment.target_path or deployment.tuned_name
+        return training.start(
+            self.base_model,
+            self._trainset,
+            target=deployment.target_path,
+            method=method.name,
+            options=options,
+            download=deployment.download,
         )
+
+    def update(self, *, wait: bool = True) -> Self | Run:
+        """Fine-tune the model on its trainset in the background, then serve the tuned weights.
+
+        While it trains, the cell shows the loss. Modules that share this one's service move on with it. Where an
+        `evalset` is given, it is run on the tuned weights.
+
+        Parameters
+        ----------
+        wait : bool
+            False returns the run at once; `start` serves its weights when it is finished.
+
+        Raises
+        ------
+        JobError
+            The run failed or was stopped. The service that was there before goes on.
+        """
+        run = self.finetune()
+        if not wait:
+            return run
+        service.on_run(run)
+        self.start()
+        if self._evalset:
+            self.eval()
+        return self
+
+    @property
+    def versions(self) -> list[Version]:
+        """The finished fine-tuning runs of `target_path`, the latest last."""
+        return self._deployment.target.versions() if self._deployment.target else []
+
+    def select(self, version: str | None) -> Self:
+        """Serve a certain version of the tuned weights from the next `start` on; None serves the latest."""
+        if self._deployment.target is None:
+            raise OptionError("This module has no target_path, so it has no versions")
+        self._deployment.target.select(version)
+        return self
+
+    def compare(self, inputs: Iterable[Any], **parameters: Any) -> Comparison:
+        """Answer some inputs with the base model and with the tuned one.
+
+        Returns
+        -------
+        Comparison
+            A list of `(input, base answer, tuned answer)` that shows as a table.
+        """
+        from lazynb.comparison import Comparison
+
+        inputs = list(inputs)
+        base = copy(self)
+        base._deployment = self._deployment.of_base()
+        try:
+            before = base.map(inputs, progress=False, **parameters)
+            after = self.map(inputs, progress=False, **parameters)
+        finally:
+            base.stop()
+        return Comparison(zip(inputs, before, after, strict=True))
 
     # How it looks.
 

@@ -11,16 +11,13 @@ import sys
 import threading
 import time
 import weakref
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from lazynb.config import config
 from lazynb.errors import LazynbError, ModelNotFoundError, OptionError
 from lazynb.hub import Model, catalogue, resolve
-from lazynb.hub.checkpoint import recognise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from lazynb.client.endpoint import Endpoint
     from lazynb.hub import ModelType
     from lazynb.jobs import Job
+    from lazynb.training import Run
+    from lazynb.training.target import Target
 
 _lock = threading.Lock()
 _holders: dict[str, weakref.WeakSet[Deployment]] = {}
@@ -38,7 +37,13 @@ def wait_until_ready(job: Job) -> None:
     job.wait()
 
 
+def wait_until_trained(run: Run) -> None:
+    """Wait for a fine-tuning run. The notebook replaces this by the live curve of its loss."""
+    run.wait()
+
+
 on_start: Callable[[Job], None] = wait_until_ready
+on_run: Callable[[Run], None] = wait_until_trained
 
 
 def service(
@@ -49,6 +54,7 @@ def service(
     keep: bool = False,
     shared: bool = True,
     port: int | None = None,
+    label: str = "",
     type: ModelType | None = None,  # noqa: A002
     download: bool = True,
 ) -> Job:
@@ -68,6 +74,8 @@ def service(
         False starts a service of its own even where one runs.
     port : int, optional
         A fixed port; by default a free one.
+    label : str
+        What to call it; by default the model's name.
     type : str, optional
         The model's type, where neither catalogue nor checkpoint tells it.
     download : bool
@@ -102,7 +110,7 @@ def service(
                 if keep:
                     job.keep()
                 return job
-        label = _free_name(model.name, {job.name for job in jobs})
+        label = _free_name(label or model.name, {job.name for job in jobs})
         spec = JobSpec(
             id=secrets.token_hex(4),
             name=label,
@@ -168,15 +176,28 @@ class Deployment:
         return self.job.name if self.job else self.model or self.url
 
     @property
-    def target(self) -> Path:
+    def target(self) -> Target | None:
         """Where fine-tuned weights are saved and looked for."""
-        root = Path(config.train_target_root).expanduser()
-        return (root / Path(self.target_path).expanduser()).absolute()
+        if not self.target_path:
+            return None
+        from lazynb.training.target import Target
+
+        return Target(self.target_path)
+
+    @property
+    def tuned_name(self) -> str:
+        """Where tuned weights go when nobody says."""
+        return f"{self.resolve().name}-tuned"
+
+    def of_base(self) -> Deployment:
+        """Return a deployment of the model as it is, without the tuned weights."""
+        return replace(self, target_path="", job=None, port=None)
 
     @property
     def weights(self) -> str:
         """What is served: the tuned weights where there are any, else the model."""
-        return str(self.target) if self.target_path and recognise(self.target) else self.model
+        tuned = self.target.weights() if self.target else None
+        return str(tuned) if tuned else self.model
 
     @property
     def running(self) -> bool:
@@ -192,12 +213,15 @@ class Deployment:
                 "This module has no model to start",
                 hint="Name one: TrainableModule('smollm2-135m-instruct'), or give deploy_method a url.",
             )
-        if self.job is None or not self.job.live or not shared:
-            weights = self.weights
-            if self.target_path and weights == self.model:
-                print(f"No weights in {self.target} yet: {self.model} as it is.")  # noqa: T201
+        target, weights = self.target, self.weights
+        tuned = weights != self.model
+        before = self.job if self.job and self.job.live else None
+        if before is None or not shared or (tuned and before.spec.model != weights):
+            if target and not tuned:
+                print(f"No weights in {target.path} yet: {self.model} as it is.")  # noqa: T201
             self.job = service(
                 weights,
+                label=target.name if target and tuned else "",
                 engine=self.engine,
                 options=self.options,
                 keep=keep,
@@ -207,15 +231,20 @@ class Deployment:
                 download=self.download,
             )
         elif keep:
-            self.job.keep()
-        _holders.setdefault(self.job.id, weakref.WeakSet()).add(self)
-        return self.job
+            before.keep()
+        job = cast("Job", self.job)
+        _holders.setdefault(job.id, weakref.WeakSet()).add(self)
+        if before is not None and before.id != job.id:
+            self._let_go(before)
+        return job
 
     def stop(self) -> None:
         """Let go of the service; the last one to do so ends it."""
         job, self.job = self.job, None
-        if job is None:
-            return
+        if job is not None:
+            self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
         holders = _holders.get(job.id, weakref.WeakSet())
         holders.discard(self)
         if not holders:

@@ -173,6 +173,7 @@ def _defaults(model: Model, dataset: Dataset, options: Mapping[str, Any]) -> dic
         "save_steps": max(1, guess.steps // CHECKPOINTS),
         "save_total_limit": 2,
         "report_to": "none",
+        "disable_tqdm": True,  # the run tells its progress itself
         "preprocessing_num_workers": min(8, cores()),
         "dataloader_pin_memory": guess.gpu,
         "seed": 42,

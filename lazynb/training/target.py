@@ -104,8 +104,7 @@ class Target:
 
         if (version := self.current) is not None and version.path.exists():
             return version.path
-        found = recognise(self.path) if self.path.exists() else None
-        return found.path if found else None
+        return self.path if recognise(self.path) else None
 
     def new_run(self) -> Path:
         """Make the folder of a new run."""

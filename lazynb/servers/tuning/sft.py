@@ -130,13 +130,13 @@ def log(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def progress(text: str, done: float | None = None, total: float | None = None) -> None:
-    """Tell the supervisor what is being done."""
-    print("@progress " + json.dumps({"text": text, "done": done, "total": total}), flush=True)  # noqa: T201
+    """Tell the supervisor what is being done, on a line of its own: progress bars end without one."""
+    print("\n@progress " + json.dumps({"text": text, "done": done, "total": total}), flush=True)  # noqa: T201
 
 
 def fail(cause: str, hint: str) -> None:
     """Tell the supervisor why this run ends, and end it."""
-    print("@failed " + json.dumps({"cause": cause, "hint": hint}), flush=True)  # noqa: T201
+    print("\n@failed " + json.dumps({"cause": cause, "hint": hint}), flush=True)  # noqa: T201
     os._exit(1)
 
 
