@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lazynb.query import decode_query_with_filepaths, encode_query_with_filepaths
     from lazynb.stream_helper import StreamCallHelper
     from lazynb.streaming import Answer
+    from lazynb.training import runs
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ _HOME = {
     "package": "lazynb.flow",
     "parallel": "lazynb.flow",
     "pipeline": "lazynb.flow",
+    "runs": "lazynb.training",
     "switch": "lazynb.flow",
     "unload_ipython_extension": "lazynb.notebook",
     "warp": "lazynb.flow",
@@ -86,6 +88,7 @@ __all__ = [
     "package",
     "parallel",
     "pipeline",
+    "runs",
     "switch",
     "unload_ipython_extension",
     "warp",
@@ -113,6 +116,7 @@ def _show_progress_in_cells() -> None:
     service.on_start = lambda job: _import_module("lazynb.notebook.progress").show_job(
         job, block=True
     )
+    service.on_run = lambda run: _import_module("lazynb.notebook.curve").show_run(run, block=True)
 
 
 def __dir__() -> list[str]:

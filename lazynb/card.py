@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 COLORS = {
     "ready": "var(--jp-success-color1, #388e3c)",
     "remote": "var(--jp-success-color1, #388e3c)",
+    "training": "var(--jp-success-color1, #388e3c)",
+    "finished": "var(--jp-success-color1, #388e3c)",
     "failed": "var(--jp-error-color1, #d32f2f)",
     "stopped": "var(--jp-ui-font-color3, #9e9e9e)",
     "not started": "var(--jp-ui-font-color3, #9e9e9e)",

@@ -184,11 +184,6 @@ class Deployment:
 
         return Target(self.target_path)
 
-    @property
-    def tuned_name(self) -> str:
-        """Where tuned weights go when nobody says."""
-        return f"{self.resolve().name}-tuned"
-
     def of_base(self) -> Deployment:
         """Return a deployment of the model as it is, without the tuned weights."""
         return replace(self, target_path="", job=None, port=None)

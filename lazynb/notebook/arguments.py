@@ -105,14 +105,30 @@ def deploy_parser() -> Parser:
     return parser
 
 
-def engine_options(words: list[str]) -> dict[str, str]:
+def finetune_parser() -> Parser:
+    """Return the parser of `%lazyllm finetune`."""
+    parser = Parser("%lazyllm finetune", "Fine-tune a model in the background.")
+    parser.add_argument("model", metavar="MODEL", help="a model's name or path")
+    parser.add_argument("data", metavar="DATA", help="a file, or a variable that holds rows")
+    parser.add_argument(
+        "--target", default="", metavar="NAME", help="where the weights go (default: MODEL-tuned)"
+    )
+    parser.add_argument(
+        "--method", default="auto", metavar="NAME", help="llamafactory, flagembedding"
+    )
+    parser.add_argument("-o", "--output", metavar="VAR", help="keep the run in a variable")
+    parser.add_argument("--wait", action="store_true", help="return when it is finished")
+    return parser
+
+
+def engine_options(words: list[str], command: str = "deploy") -> dict[str, str]:
     """Read an engine's own options: `--n-ctx 2048`, `--n-ctx=2048`, `n_ctx=2048` or a lone `--flag`."""
     options: dict[str, str] = {}
     rest = iter(range(len(words)))
     for index in rest:
         name, equals, value = words[index].partition("=")
         if not name.startswith("--") and not equals:
-            raise OptionError(f"%lazyllm deploy: {words[index]!r} is one word too many")
+            raise OptionError(f"%lazyllm {command}: {words[index]!r} is one word too many")
         following = words[index + 1] if index + 1 < len(words) else ""
         if not equals and following and not following.startswith("--") and "=" not in following:
             value = words[next(rest)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lazynb import hub
 from lazynb.config import SETTINGS, config
 from lazynb.errors import OptionError
+from lazynb.notebook import training
 from lazynb.notebook.arguments import Parser, deploy_parser, engine_options, split
 
 if TYPE_CHECKING:
@@ -138,6 +139,9 @@ COMMANDS: dict[str, Callable[[LazyMagics, str], Any]] = {
     "chat": chat,
     "models": models,
     "config": settings,
+    "finetune": training.finetune,
+    "runs": training.runs,
+    "plot": training.plot,
     "help": help_,
 }
 

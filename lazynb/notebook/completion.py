@@ -6,7 +6,7 @@ from typing import Any
 
 from lazynb import hub
 from lazynb.config import SETTINGS, config
-from lazynb.notebook.arguments import ask_parser, deploy_parser
+from lazynb.notebook.arguments import ask_parser, deploy_parser, finetune_parser
 from lazynb.notebook.commands import COMMANDS
 
 
@@ -21,8 +21,8 @@ def complete(_: Any, event: Any) -> list[str]:
     if event.symbol.startswith("-"):
         if cell:
             return ask_parser().options()
-        return deploy_parser().options() if command == "deploy" else []
-    if (cell and position == 1) or (command == "deploy" and position == 2):  # noqa: PLR2004
+        return _options(command)
+    if (cell and position == 1) or (command in ("deploy", "finetune") and position == 2):  # noqa: PLR2004
         return [*hub.known_names(), *_running()]
     return {
         "stop": [*_running(), "all"],
@@ -31,6 +31,15 @@ def complete(_: Any, event: Any) -> list[str]:
         "config": [f"{name}=" for name in SETTINGS],
         "help": ["ask", *COMMANDS],
     }.get(command, [])
+
+
+def _options(command: str) -> list[str]:
+    if command == "finetune":
+        from lazynb.training.llamafactory import trainer
+
+        passed = [f"--{name.replace('_', '-')}" for name in trainer.options]
+        return [*finetune_parser().options(), *passed]
+    return deploy_parser().options() if command == "deploy" else []
 
 
 def _running() -> list[str]:

@@ -7,7 +7,7 @@ import sys
 
 from lazynb.client.parameters import GENERATION_PARAMETERS
 from lazynb.errors import OptionError
-from lazynb.notebook.arguments import Parser, ask_parser, deploy_parser
+from lazynb.notebook.arguments import Parser, ask_parser, deploy_parser, finetune_parser
 from lazynb.notebook.commands import COMMANDS
 
 EXAMPLES = """\
@@ -23,6 +23,8 @@ def text(topic: str = "") -> str:
         return _ask()
     if topic == "deploy":
         return _options(deploy_parser())
+    if topic == "finetune":
+        return _options(finetune_parser())
     if topic in COMMANDS:
         return f"%lazyllm {topic}: {inspect.getdoc(COMMANDS[topic])}"
     if topic:
@@ -61,6 +63,12 @@ the braces hold nothing else; all other braces stay as they are.
 
 ```
 {_options(deploy_parser())}
+```
+
+## Fine-tuning
+
+```
+{_options(finetune_parser())}
 ```
 """
 

@@ -1,11 +1,11 @@
-"""The table of `%lazyllm ps`: plain text and HTML of our own, everything escaped."""
+"""Tables of what there is: services, runs, models. Plain text and HTML of our own, everything escaped."""
 
 from __future__ import annotations
 
 import time
 from datetime import datetime
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lazynb.card import COLORS, STARTING
 
@@ -13,27 +13,43 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lazynb.jobs import Job
+    from lazynb.training import Run
 
-HEADER = ("name", "status", "engine", "address", "memory (MB)", "up", "owner")
-NUMBERS = {"memory (MB)", "up"}
+STYLE = "font-family:var(--jp-ui-font-family,sans-serif);font-size:var(--jp-ui-font-size1,13px)"
 
 
-class JobTable:
-    """Jobs as they stood when they were asked for."""
+class Table:
+    """Rows as they stood when they were asked for.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.rows = [_row(job) for job in jobs]
-        self._since = [datetime.fromtimestamp(job.spec.created).astimezone() for job in jobs]
+    Parameters
+    ----------
+    rows : sequence of tuple of str
+        A cell for each name in `header`.
+    hovers : sequence of str
+        What hovering over the relative time of each row shows.
+    """
+
+    header: ClassVar[tuple[str, ...]]
+    numbers: ClassVar[frozenset[str]] = frozenset()
+    """Columns that are aligned to the right."""
+    empty: ClassVar[str]
+    """What stands in place of a table without rows."""
+    relative: ClassVar[str] = ""
+    """The column of relative times."""
+
+    def __init__(self, rows: Sequence[tuple[str, ...]], hovers: Sequence[str]) -> None:
+        self.rows = list(rows)
+        self._hovers = list(hovers)
 
     def __repr__(self) -> str:
         if not self.rows:
-            return "Nothing is running. Start a model with %lazyllm deploy MODEL."
-        rows = [HEADER, *self.rows]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+            return self.empty
+        rows = [self.header, *self.rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(self.header))]
         return "\n".join(
             "  ".join(
-                cell.rjust(width) if name in NUMBERS else cell.ljust(width)
-                for name, cell, width in zip(HEADER, row, widths, strict=True)
+                cell.rjust(width) if name in self.numbers else cell.ljust(width)
+                for name, cell, width in zip(self.header, row, widths, strict=True)
             ).rstrip()
             for row in rows
         )
@@ -41,26 +57,62 @@ class JobTable:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         if not self.rows:
             return {"text/plain": repr(self)}
-        head = "".join(f'<th style="{_align(name)}">{escape(name)}</th>' for name in HEADER)
+        head = "".join(
+            f'<th style="{self._align(name)}">{escape(name)}</th>' for name in self.header
+        )
         body = "".join(
-            f"<tr>{''.join(_cell(name, text, since.isoformat(' ', 'seconds')) for name, text in zip(HEADER, row, strict=True))}</tr>"
-            for row, since in zip(self.rows, self._since, strict=True)
+            f"<tr>{''.join(map(self._cell, self.header, row, [hover] * len(row)))}</tr>"
+            for row, hover in zip(self.rows, self._hovers, strict=True)
         )
-        style = (
-            "font-family:var(--jp-ui-font-family,sans-serif);font-size:var(--jp-ui-font-size1,13px)"
-        )
-        return {
-            "text/plain": repr(self),
-            "text/html": f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>',
-        }
+        table = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        return {"text/plain": repr(self), "text/html": f'<table style="{STYLE}">{table}</table>'}
+
+    def _align(self, name: str) -> str:
+        return f"text-align:{'right' if name in self.numbers else 'left'}"
+
+    def _cell(self, name: str, text: str, hover: str) -> str:
+        title = f' title="{escape(hover)}"' if name == self.relative else ""
+        color = COLORS.get(text, STARTING)
+        dot = f'<span style="color:{color}">●</span> ' if name == "status" else ""
+        return f'<td style="{self._align(name)}"{title}>{dot}{escape(text)}</td>'
 
 
-def _row(job: Job) -> tuple[str, ...]:
+class JobTable(Table):
+    """What runs."""
+
+    header = ("name", "status", "engine", "address", "memory (MB)", "up", "owner")
+    numbers = frozenset({"memory (MB)", "up"})
+    empty = "Nothing is running. Start a model with %lazyllm deploy MODEL."
+    relative = "up"
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        super().__init__([_job(job) for job in jobs], [_moment(job.spec.created) for job in jobs])
+
+
+class RunTable(Table):
+    """Fine-tuning runs."""
+
+    header = ("run", "target", "status", "base", "method", "step", "loss", "eval loss", "began")
+    numbers = frozenset({"step", "loss", "eval loss", "began"})
+    empty = "There are no runs. Start one with %lazyllm finetune MODEL DATA."
+    relative = "began"
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = list(runs)
+        plans = [run.plan["version"] for run in self.runs]
+        super().__init__(
+            [_run(run, plan) for run, plan in zip(self.runs, plans, strict=True)],
+            [_moment(plan["created"]) for plan in plans],
+        )
+
+
+def _job(job: Job) -> tuple[str, ...]:
     state = job.state
     owner = "this kernel" if job.owned else "another kernel"
+    training = job.spec.kind == "training" and state.phase == "ready"
     return (
         job.name,
-        state.phase,
+        "training" if training else state.phase,
         state.engine,
         f"127.0.0.1:{state.port}" if state.port else "",
         f"{job.memory() / 1e6:.0f}" if job.live else "",
@@ -69,14 +121,18 @@ def _row(job: Job) -> tuple[str, ...]:
     )
 
 
-def _align(name: str) -> str:
-    return f"text-align:{'right' if name in NUMBERS else 'left'}"
+def _run(run: Run, plan: dict[str, Any]) -> tuple[str, ...]:
+    last: dict[str, Any] = {}
+    for row in run.rows:
+        last |= row
+    steps = f"{last['current_steps']}/{last['total_steps']}" if "total_steps" in last else ""
+    losses = [f"{last[key]:.3f}" if key in last else "" for key in ("loss", "eval_loss")]
+    began = f"{ago(time.time() - plan['created'])} ago"
+    return (run.id, run.name, run.status, plan["base"], plan["method"], steps, *losses, began)
 
 
-def _cell(name: str, text: str, since: str) -> str:
-    title = f' title="{escape(since)}"' if name == "up" else ""
-    dot = f'<span style="color:{COLORS.get(text, STARTING)}">●</span> ' if name == "status" else ""
-    return f'<td style="{_align(name)}"{title}>{dot}{escape(text)}</td>'
+def _moment(created: float) -> str:
+    return datetime.fromtimestamp(created).astimezone().isoformat(" ", "seconds")
 
 
 def ago(seconds: float) -> str:

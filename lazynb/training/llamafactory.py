@@ -16,7 +16,7 @@ from lazynb.engines.base import Option
 from lazynb.engines.machine import cores
 from lazynb.errors import OptionError
 from lazynb.jobs.spec import CauseRule, Command
-from lazynb.training.estimate import estimate
+from lazynb.training.estimate import Estimate, estimate
 from lazynb.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -114,14 +114,15 @@ def plan(
             f"The stage {stage} takes rows of the form {fitting!r}, and these are {dataset.shape!r}"
         )
     _write_data(dataset, folder)
-    defaults = _defaults(model, dataset, options)
+    guess = estimate(model, dataset, options)
     return {
+        "estimate": str(guess),
         "base": model.path,
         "unpacked": str(config.cache_dir / f"{Path(model.path).stem}-full")
         if model.format == "gguf"
         else "",
         "train": {
-            **defaults,
+            **_defaults(guess, options),
             **options,
             "stage": stage,
             "do_train": True,
@@ -155,9 +156,8 @@ def _write_data(dataset: Dataset, folder: Path) -> None:
     (data / "dataset_info.json").write_text(json.dumps({"train": info}), encoding="utf-8")
 
 
-def _defaults(model: Model, dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(guess: Estimate, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what LLaMA-Factory leaves open, fitted to the model, the data and the machine."""
-    guess = estimate(model, dataset, options)
     filled: dict[str, Any] = {
         "finetuning_type": "lora",
         "lora_rank": 16,

@@ -168,7 +168,7 @@ def start(
     data : path or rows
         What `lazynb.training.read` takes.
     target : str
-        Where the weights go; by default the model's name.
+        Where the weights go; by default `<model>-tuned`.
     method : str
         A trainer's name; 'auto' chooses by the type of the model.
     options : dict
@@ -198,7 +198,7 @@ def start(
             hint=f"It takes {', '.join(trainer.shapes)}.",
         )
     interpreter(trainer)
-    root = Target(target or model.name).new_run()
+    root = Target(target or f"{model.name}-tuned").new_run()
     plan = trainer.plan(model, dataset, checked, root)
     plan["version"] = msgspec.to_builtins(
         Version(
@@ -211,6 +211,7 @@ def start(
         )
     )
     (root / PLAN).write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(f"{trainer.name}: {plan['estimate']}")  # noqa: T201
     return Run(root, _submit(root, base, trainer.name))
 
 

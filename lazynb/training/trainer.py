@@ -23,10 +23,9 @@ TRAINERS = ("llamafactory", "flagembedding", "collie")
 class Planner(Protocol):
     """Writes data and configuration into a run's folder; returns the plan that the program carries out."""
 
-    def __call__(
+    def __call__(  # noqa: D102
         self, model: Model, dataset: Dataset, options: Mapping[str, Any], folder: Path
-    ) -> dict[str, Any]:  # noqa: D102
-        ...
+    ) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
