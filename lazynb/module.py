@@ -370,8 +370,7 @@ class TrainableModule(Chainable):
             raise OptionError("There is no trainset", hint="Give one: .trainset('data.json').")
         method, options = self._finetune or (Method("finetune", "auto"), {})
         deployment = self._deployment
-        deployment.target_path = deployment.target_path or deployment.tuned_name
-        return training.start(
+        run = training.start(
             self.base_model,
             self._trainset,
             target=deployment.target_path,
@@ -379,6 +378,8 @@ class TrainableModule(Chainable):
             options=options,
             download=deployment.download,
         )
+        deployment.target_path = deployment.target_path or run.name
+        return run
 
     def update(self, *, wait: bool = True) -> Self | Run:
         """Fine-tune the model on its trainset in the background, then serve the tuned weights.

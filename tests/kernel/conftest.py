@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+import psutil
 import pytest
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import KernelManager
@@ -26,6 +27,11 @@ class Reply:
     def text(self) -> str:
         """What was printed to standard output."""
         return "".join(o["text"] for o in self.outputs if o.get("name") == "stdout").strip()
+
+    @property
+    def settled(self) -> dict:
+        """What the last of its outputs holds in the end, by MIME type."""
+        return [o["data"] for o in self.outputs if o["msg_type"].endswith("display_data")][-1]
 
 
 class Kernel:
@@ -108,13 +114,14 @@ def python(request) -> str:
 
 
 @pytest.fixture
-def kernel_env(tmp_path) -> dict[str, str]:
+def kernel_env(tmp_path, model_cache) -> dict[str, str]:
     """The environment of the kernels: nothing of this machine's user, jobs in the test's own folder."""
     return {
         **os.environ,
         "LAZYLLM_HOME": str(tmp_path / "home"),
         "IPYTHONDIR": str(tmp_path / "ipython"),
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "LAZYLLM_MODEL_CACHE_DIR": str(model_cache),
     }
 
 
@@ -138,3 +145,32 @@ def start_kernel(python, tmp_path, kernel_env):
 def kernel(start_kernel) -> Kernel:
     """A kernel."""
     return start_kernel()
+
+
+@pytest.fixture
+def shell(start_kernel, demo_model):
+    """A kernel with the magics; in the end, what it started is stopped."""
+    kernel = start_kernel()
+    assert kernel.run("%load_ext lazynb").status == "ok"
+    yield kernel
+    if kernel.manager.is_alive():
+        kernel.run("%lazyllm stop all")
+
+
+@pytest.fixture
+def running(kernel_env):
+    """A function that lists the processes that work for this test, kernels left out: supervisors, engines, and all of theirs."""
+
+    def processes():
+        found = []
+        for process in psutil.process_iter():
+            try:
+                mine = process.environ().get("LAZYLLM_HOME") == kernel_env["LAZYLLM_HOME"]
+                words = process.cmdline()
+            except psutil.Error:
+                continue
+            if mine and words and "ipykernel_launcher" not in words:
+                found.append(" ".join(words))
+        return found
+
+    return processes

@@ -7,32 +7,13 @@ import pytest
 MODEL = "smollm2-135m-instruct"
 
 
-@pytest.fixture
-def kernel_env(kernel_env, model_cache, demo_model):
-    return {**kernel_env, "LAZYLLM_MODEL_CACHE_DIR": str(model_cache)}
-
-
-@pytest.fixture
-def shell(start_kernel):
-    kernel = start_kernel()
-    assert kernel.run("%load_ext lazynb").status == "ok"
-    yield kernel
-    if kernel.manager.is_alive():
-        kernel.run("%lazyllm stop all")
-
-
-def settled(reply):
-    bundles = [o["data"] for o in reply.outputs if o["msg_type"].endswith("display_data")]
-    return bundles[-1]
-
-
 def test_a_model_that_is_not_running_is_deployed_and_answers(shell):
     shell.run('country = "France"')
     reply = shell.run(
         f'%%lazyllm {MODEL} --temperature 0 --max-tokens 30 -o answer\nThe capital of {{country}}? {{"a": 1}}'
     )
     assert reply.status == "ok", reply.error
-    assert "tokens" in settled(reply)["text/markdown"]
+    assert "tokens" in reply.settled["text/markdown"]
     assert not any(o["msg_type"] == "execute_result" for o in reply.outputs)  # shown once
     checks = shell.run(
         "print(answer.messages[-1]['content'], answer.usage.completion_tokens == answer.tokens, answer.finish_reason,"
@@ -43,9 +24,9 @@ def test_a_model_that_is_not_running_is_deployed_and_answers(shell):
         or "length" in checks.text
     )
     again = shell.run("answer")
-    assert settled(again)["text/markdown"] == settled(reply)["text/markdown"]
+    assert again.settled["text/markdown"] == reply.settled["text/markdown"]
     last = shell.run("%lazyllm show last")
-    assert settled(last)["text/markdown"] == settled(reply)["text/markdown"]
+    assert last.settled["text/markdown"] == reply.settled["text/markdown"]
     assert MODEL in str(shell.run("%lazyllm ps").outputs)
     raw = shell.run(f"%%lazyllm {MODEL} --raw --max-tokens 5\nhello")
     assert raw.text
@@ -75,7 +56,7 @@ def test_interrupt_stops_the_answer_and_not_the_model(shell):
     shell.interrupt()
     reply = shell.finish(cell)
     assert reply.error.startswith("KeyboardInterrupt")
-    assert "stopped" in settled(reply)["text/markdown"]
+    assert "stopped" in reply.settled["text/markdown"]
     assert shell.finish(queued).status in ("aborted", "error")
     assert shell.run("print(answer.status, answer.size > 0)").text == "cancelled True"
     assert shell.run(f"%%lazyllm {MODEL} --max-tokens 5\nhello").status == "ok"
