@@ -195,7 +195,7 @@ class Answer(Live):
         timeout = params.pop("timeout", None)
         body = {"messages": self.messages, **params}
         try:
-            self.model = self.model or await model_of(endpoint) or endpoint.name
+            self.model = self.model or await model_of(endpoint, timeout) or endpoint.name
             async with aclosing(stream_chat(endpoint, body, timeout)) as stream:
                 async for deltas in stream:
                     if not self._take(deltas):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lazynb.client.connection import Body
     from lazynb.client.endpoint import Endpoint
 
+MODELS_TIMEOUT = 10.0  # seconds that a server may take to say what it serves
 DRAIN = 0.5  # seconds that the end of a body may take after `[DONE]`
 
 _models: dict[tuple[str, str], str] = {}  # what servers serve, by url and key
@@ -54,7 +55,7 @@ async def post(
     ServiceError
         The server cannot be reached, refuses, fails, says nothing or answers nonsense.
     """
-    return await _json(endpoint, "POST", path, await _named(endpoint, body), timeout)
+    return await _json(endpoint, "POST", path, await _named(endpoint, body, timeout), timeout)
 
 
 async def stream_chat(
@@ -68,20 +69,21 @@ async def stream_chat(
     if endpoint.protocol == "vllm":
         answer = generate.stream(endpoint, body, timeout)
     else:
-        answer = _stream_openai(endpoint, await _named(endpoint, body), timeout)
+        answer = _stream_openai(endpoint, await _named(endpoint, body, timeout), timeout)
     async with aclosing(answer):
         async for deltas in answer:
             yield deltas
 
 
-async def model_of(endpoint: Endpoint) -> str:
+async def model_of(endpoint: Endpoint, timeout: float | None = None) -> str:
     """Return the model's name on the wire; empty where a server has no list of models."""
+    seconds = min(timeout or MODELS_TIMEOUT, MODELS_TIMEOUT)
     if endpoint.model or endpoint.protocol == "vllm":
         return endpoint.model
     known = (endpoint.url, endpoint.key)
     if known not in _models:
         try:
-            listed = await get(endpoint, "/models")
+            listed = await get(endpoint, "/models", timeout=seconds)
         except ServiceError as error:
             if error.status not in (404, 405, 501):
                 raise
@@ -93,8 +95,8 @@ async def model_of(endpoint: Endpoint) -> str:
     return _models[known]
 
 
-async def _named(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
-    model = await model_of(endpoint)
+async def _named(endpoint: Endpoint, body: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+    model = await model_of(endpoint, timeout)
     return {"model": model, **body} if model else body
 
 

@@ -147,7 +147,7 @@ def _not_found(
     if is_path(name):
         path = Path(name).expanduser()
         if path.exists():
-            hint = "A model is a .gguf file, or a folder with its config and its weights."
+            hint = "A model is a GGUF file, or a folder with its config and its weights."
             return ModelNotFoundError(f"{path} is not a model", hint=hint)
         near = get_close_matches(path.name, [p.name for p in listing(path.parent).values()], n=3)
         hint = f"Did you mean {', '.join(near)}?" if near else "Check the path."

@@ -22,7 +22,9 @@ class LazyMagics(Magics):
         super().__init__(shell)
         self.modules: dict[tuple[str, str], TrainableModule] = {}
         self.last: Answer | None = None
-        self.shown: Answer | None = None
+        self._shown: tuple[Answer, int] | None = (
+            None  # the answer that a cell has streamed, and which cell
+        )
         self._chats: Any = None
 
     @property
@@ -46,10 +48,14 @@ class LazyMagics(Magics):
             return run(self, line)
         except LazynbError as error:
             raise UsageError(str(error)) from None
+        except KeyboardInterrupt as error:
+            error._render_traceback_ = lambda: ["Interrupted"]  # type: ignore[attr-defined]
+            raise
 
-    def _ask(self, line: str, cell: str) -> Answer:
+    def _ask(self, line: str, cell: str) -> Answer | None:
         from lazynb.notebook.answerview import show_answer
         from lazynb.notebook.arguments import ask_parser, generation
+        from lazynb.notebook.frontend import frontend
         from lazynb.notebook.template import substitute
 
         arguments = ask_parser().parse(line)
@@ -66,8 +72,11 @@ class LazyMagics(Magics):
             self.chats.add(arguments.chat, answer)
         if arguments.output:
             self.shell.user_ns[arguments.output] = answer
-        self.shown = answer
         show_answer(answer, job=module.job, block=not arguments.bg, raw=arguments.raw)
+        if frontend() == "terminal":  # which would print an empty `Out[n]:` for it
+            self.shell.displayhook.update_user_ns(answer)
+            return None
+        self._shown = answer, self.shell.execution_count
         return answer
 
     def _module(self, name: str, engine: str) -> TrainableModule:
@@ -85,8 +94,8 @@ class LazyMagics(Magics):
 
     def display_answer(self, answer: Answer) -> None:
         """Show an answer that is displayed again; the one that its cell has just streamed is not."""
-        if self.shown is answer:
-            self.shown = None
+        shown, self._shown = self._shown, None
+        if shown == (answer, self.shell.execution_count):
             return
         from lazynb.notebook.frontend import Display
         from lazynb.notebook.settle import settled

@@ -159,7 +159,7 @@ def shell(start_kernel, demo_model):
 
 @pytest.fixture
 def running(kernel_env):
-    """A function that lists the processes that work for this test, kernels left out: supervisors, engines, and all of theirs."""
+    """A function that lists the processes that work for this test: supervisors, engines, all of theirs; no kernels."""
 
     def processes():
         found = []
