@@ -32,6 +32,7 @@ SETTINGS: dict[str, Setting] = {
     "home": Setting(str, "~/.lazyllm", "Where lazynb keeps models, environments and jobs"),
     "model_path": Setting(str, "", "Folders to look for models in, separated by ':'"),
     "model_cache_dir": Setting(str, "", "Where downloaded models go (default: HOME/models)"),
+    "envs_dir": Setting(str, "", "Where engines' environments are made (default: HOME/envs)"),
     "model_source": Setting(
         Literal["modelscope", "huggingface"], "modelscope", "The hub that is asked first"
     ),
@@ -117,6 +118,11 @@ class Config:
     def cache_dir(self) -> Path:
         """Downloaded models."""
         return Path(self.model_cache_dir or self.home_dir / "models").expanduser()
+
+    @property
+    def envs_path(self) -> Path:
+        """The environments of engines."""
+        return Path(self.envs_dir or self.home_dir / "envs").expanduser()
 
     @property
     def model_roots(self) -> list[Path]:

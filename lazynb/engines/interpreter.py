@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lazynb.config import PREFIX, config
-from lazynb.errors import EngineNotInstalledError
+from lazynb.config import PREFIX
+from lazynb.engines.environment import Environment, environment
+from lazynb.errors import EngineNotInstalledError, OptionError
 
 if TYPE_CHECKING:
     from lazynb.engines.base import Engine
@@ -35,11 +36,21 @@ def interpreter(engine: Engine) -> str:
             message = f"{variable} names {configured}, which is not a program"
             raise EngineNotInstalledError(message, hint="Set it to a python, or unset it.")
         return str(path)
-    managed = config.home_dir / "envs" / engine.name / "bin" / "python"
-    if os.access(managed, os.X_OK):
-        return str(managed)
+    place = _managed(engine.name)
+    if place is not None and place.usable:
+        return str(place.python)
     importlib.invalidate_caches()  # it may have been installed a moment ago
     if find_spec(engine.package):
         return sys.executable
-    hint = f"Install it: %pip install {engine.requirement}"
+    hint = f"Install it: %lazyllm install {engine.name} (in a shell: python -m lazynb install {engine.name})"
+    if place is None:
+        hint = f"Install it: %pip install {engine.requirement}"
     raise EngineNotInstalledError(f"The engine {engine.name} is not installed", hint=hint)
+
+
+def _managed(engine: str) -> Environment | None:
+    """Return the engine's environment; None for one of another package, which lazynb has no pins for."""
+    try:
+        return environment(engine)
+    except OptionError:
+        return None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -43,6 +46,21 @@ def available_memory() -> int:
         )
         free = min(free, int(limit) - int(used) + cached)
     return max(0, free)
+
+
+@cache
+def nvidia() -> int:
+    """Return the number of NVIDIA GPUs that their driver lists; 0 without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return 0
+    try:
+        listed = subprocess.run(
+            [program, "-L"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def _read(name: str) -> str:

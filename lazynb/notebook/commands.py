@@ -112,6 +112,23 @@ def models(_: LazyMagics, line: str) -> None:
     sys.stdout.write("\n".join(sorted(hub.known_names(), key=str.lower)) + "\n")
 
 
+def install(_: LazyMagics, line: str) -> None:
+    """Make or update the environment of an engine: install ENGINE."""
+    from lazynb.engines import environment
+
+    name = _one(line, "install", f"Name an engine: {', '.join(environment.names())}")
+    environment.install(name, _say)
+
+
+def doctor(_: LazyMagics, line: str) -> None:
+    """Say what is broken on this machine and in the environments, and mend what can be mended."""
+    from lazynb.engines.doctor import doctor as examine
+
+    Parser("%lazyllm doctor").parse(line)
+    for found in examine():
+        _say(found)
+
+
 def settings(_: LazyMagics, line: str) -> None:
     """Show the settings, or change one for this kernel: config [NAME=VALUE]."""
     name, equals, value = line.strip().partition("=")
@@ -138,6 +155,8 @@ COMMANDS: dict[str, Callable[[LazyMagics, str], Any]] = {
     "show": show,
     "chat": chat,
     "models": models,
+    "install": install,
+    "doctor": doctor,
     "config": settings,
     "finetune": training.finetune,
     "runs": training.runs,
@@ -156,6 +175,11 @@ def run(magics: LazyMagics, line: str) -> Any:
             hint=f"Did you mean {', '.join(near)}? To ask a model, use %%lazyllm MODEL.",
         )
     return COMMANDS[name](magics, rest)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _one(line: str, command: str, wanted: str) -> str:

@@ -253,6 +253,8 @@ def test_the_managed_environment_comes_before_the_kernels_own(home):
     managed = home / "envs" / "llamacpp" / "bin" / "python"
     managed.parent.mkdir(parents=True)
     managed.symlink_to(sys.executable)
+    assert interpreter(get("llamacpp")) == sys.executable, "one that was cut off is not used"
+    (home / "envs" / "llamacpp" / "lazynb-requirements").write_text("of an older version")
     assert interpreter(get("llamacpp")) == str(managed)
 
 
