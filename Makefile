@@ -4,6 +4,7 @@
 #   make lab        JupyterLab on the quickstart notebook
 #   make test       all tests; what CI runs
 #   make test-fast  the fast ones, under two minutes
+#   make envs       the engines that the tests run (vLLM, transformers, …), in .cache/envs
 #   make lint       ruff, mypy, import-linter
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -18,10 +19,10 @@ PYTHON312 := $(firstword $(shell python3.12 -c 'import sys; print(sys.executable
 KERNELS := .venv-ipykernel6 $(if $(PYTHON312),.venv-py312)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test test-fast lint kernels browser clean
+.PHONY: help demo lab test test-fast lint kernels browser envs clean
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,8s/^# *//p' Makefile
 
 .venv/.base: pyproject.toml constraints.txt
 	$(call say,Installing lazynb and llama.cpp into .venv (about a minute the first time) …)
@@ -60,6 +61,11 @@ browser:
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium >/dev/null; fi
 
+# The environments of the real engines: 6 GB, about four minutes the first time.
+envs: .venv/.base
+	$(call say,Installing the engines that the tests run into .cache/envs (6 GB the first time) …)
+	@LAZYLLM_ENVS_DIR="$(CURDIR)/.cache/envs" $(PY) -m lazynb install embedding vllm
+
 demo: .venv/.base
 	$(call say,Running notebooks/quickstart.ipynb against SmolLM2-135M (98 MB the first time) …)
 	@$(PY) notebooks/run.py notebooks/quickstart.ipynb
@@ -74,7 +80,7 @@ lint: .venv/.lint
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 
-test: .venv/.base lint kernels browser
+test: .venv/.base lint kernels browser envs
 	$(call say,All tests: units$(comma) real kernels$(comma) the real engine$(comma) a real JupyterLab$(comma) measurements …)
 	@LAZYNB_TEST_PYTHONS="$(CURDIR)/$(PY)$$(printf ':$(CURDIR)/%s/bin/python' $(KERNELS))" $(PY) -m pytest
 

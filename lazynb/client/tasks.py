@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import sys
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,7 +34,7 @@ async def chat(endpoint: Endpoint, messages: list[dict[str, Any]], **parameters:
 
 
 class _Vector(msgspec.Struct):
-    embedding: list[float]
+    embedding: list[float] | str
     index: int = 0
 
 
@@ -42,18 +45,35 @@ class _Vectors(msgspec.Struct):
 async def embed(
     endpoint: Endpoint, texts: str | Sequence[str], **options: Any
 ) -> list[float] | list[list[float]]:
-    """Return the embedding of a text, or those of several in their order; errors as `post`."""
+    """Return the embedding of a text, or those of several in their order; errors as `post`.
+
+    They travel as base64, a third of their size as text; a server that knows only numbers sends those.
+    """
     timeout = options.pop("timeout", None)
     several = not isinstance(texts, str)
     if several and not texts:
         return []
-    body = {"input": list(texts) if several else texts, **options}
+    body = {"input": list(texts) if several else texts, "encoding_format": "base64", **options}
     answer = _read(endpoint, await post(endpoint, "/embeddings", body, timeout), _Vectors)
-    vectors = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+    ordered = sorted(answer.data, key=lambda item: item.index)
+    vectors = [_numbers(endpoint, item.embedding) for item in ordered]
     if len(vectors) != (len(texts) if several else 1):
         message = f"{endpoint.name} sent {len(vectors)} embeddings, not as many as asked for"
         raise failures.failure(endpoint, message)
     return vectors if several else vectors[0]
+
+
+def _numbers(endpoint: Endpoint, vector: list[float] | str) -> list[float]:
+    """Read a vector: numbers, or little-endian 32-bit floats as base64."""
+    if not isinstance(vector, str):
+        return vector
+    try:
+        numbers = array("f", base64.b64decode(vector, validate=True))
+    except ValueError:
+        raise failures.nonsense(endpoint, vector.encode()) from None
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
 
 
 class _Rank(msgspec.Struct):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import secrets
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from lazynb.jobs import Job
+
+
+ENVIRONMENTS = Path(
+    os.environ.get("LAZYNB_TEST_ENVS", Path(__file__).parents[2] / ".cache" / "envs")
+)
+"""The engines' environments of all test runs; they are large."""
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +32,31 @@ def place(tmp_path_factory, model_cache) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAZYLLM_HOME", str(home))
         patch.setenv("LAZYLLM_MODEL_CACHE_DIR", str(model_cache))
+        patch.setenv("LAZYLLM_ENVS_DIR", str(ENVIRONMENTS))
         patch.delenv("LAZYLLM_MODEL_PATH", raising=False)
         yield home
+
+
+@pytest.fixture(scope="module")
+def installed(place) -> Callable[[str], None]:
+    """Skip where the environment of an engine was not made: `make envs` makes it."""
+    from lazynb.engines.environment import environment
+
+    def check(engine: str) -> None:
+        if not environment(engine).usable:
+            pytest.skip(f"the environment of {engine} is not installed: make envs")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def embedding_model(model_cache) -> str:
+    """A real sentence-transformers folder, found and fetched as a user's would be."""
+    from lazynb.hub import fetch, resolve
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAZYLLM_MODEL_CACHE_DIR", str(model_cache))
+        return fetch(resolve("all-minilm-l6-v2"), report=lambda *_: None).path
 
 
 @pytest.fixture(scope="module")

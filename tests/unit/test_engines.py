@@ -75,7 +75,7 @@ def test_an_engine_of_the_guide_that_lazynb_cannot_start_says_how_to_install_and
 
 
 def test_a_method_without_an_engine_says_how_to_connect_to_a_server():
-    for name in {*dir(deploy)} - {"auto", "llamacpp", "vllm", "LMDeploy", "transformers"}:
+    for name in ("diffusers", "chattts", "funasr"):
         with pytest.raises(EngineNotInstalledError, match=rf"no engine {name.lower()}\n.*url="):
             get(name)
 
