@@ -505,7 +505,7 @@ def _(run: Run, guide: Guide) -> None:
     assert "".join(pieces) == GENERATED
     assert guide.requests()[-1]["stream"] is True
     # With a model, it is the engine that is missing, and how to get it that is said.
-    with pytest.raises(EngineNotInstalledError, match="pip install 'vllm'"):
+    with pytest.raises(EngineNotInstalledError, match="%lazyllm install vllm"):
         lazynb.TrainableModule("qwen2-1.5b").deploy_method(lazynb.deploy.vllm).start()
 
 

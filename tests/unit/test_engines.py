@@ -19,7 +19,6 @@ from lazynb.engines.machine import available_memory, cores
 from lazynb.errors import EngineNotInstalledError, OptionError
 from lazynb.hub import Model
 from lazynb.jobs.spec import Command, JobSpec
-from lazynb.methods import deploy
 
 FACTS = {
     "general__architecture": "llama",
@@ -66,7 +65,7 @@ def test_an_unknown_engine_lists_the_near_ones():
         get("llama.cpp")
 
 
-@pytest.mark.parametrize("name", ["vllm", "LMDeploy", "transformers"])
+@pytest.mark.parametrize("name", ["LMDeploy", "transformers"])
 def test_an_engine_of_the_guide_that_lazynb_cannot_start_says_how_to_install_and_use_it(name):
     with pytest.raises(EngineNotInstalledError) as caught:
         get(name)
@@ -221,6 +220,35 @@ def test_a_gguf_goes_to_llamacpp_and_one_line_says_why(model):
     assert why.startswith("llamacpp: ")
     assert "gguf" in why
     assert "\n" not in why
+
+
+def test_vllm_gets_its_options_as_a_command_line_and_its_key_as_a_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAZYLLM_VLLM_PYTHON", sys.executable)
+    options = {"tensor_parallel_size": "2", "max_model_len": "1k", "enable_prefix_caching": False}
+    command = plan(given(tmp_path / "full", "chat", "safetensors"), get("vllm"), options, "demo")
+    assert {"--tensor-parallel-size=2", "--max-model-len=1k", "--no-enable-prefix-caching"} <= set(
+        command.argv
+    )
+    assert command.argv[command.argv.index("--served-model-name") + 1] == "demo"
+    assert command.env["VLLM_API_KEY"] == "{key}"
+    assert "{key}" not in " ".join(command.argv)
+
+
+def test_vllm_gets_full_weights_out_of_a_gguf_file(model, monkeypatch):
+    monkeypatch.setenv("LAZYLLM_VLLM_PYTHON", sys.executable)
+    command = plan(model, get("vllm"), {}, "demo")
+    assert command.argv[command.argv.index("--lazynb-gguf") + 1] == model.path
+    unpacked = command.argv[command.argv.index("--lazynb-unpacked") + 1]
+    assert command.argv[command.argv.index("--model") + 1] == unpacked
+
+
+def test_vllm_refuses_an_option_that_it_has_not_and_those_that_lazynb_fills_in():
+    with pytest.raises(OptionError, match=r"'max_model_length'\nDid you mean max_model_len"):
+        get("vllm").check({"max_model_length": 3})
+    with pytest.raises(OptionError, match="no option 'api_key'"):
+        get("vllm").check({"api_key": "mine"})
+    with pytest.raises(OptionError, match="tensor_parallel_size = 'two' does not fit"):
+        get("vllm").check({"tensor_parallel_size": "two"})
 
 
 def test_a_model_that_no_engine_runs_is_an_error_that_names_it(tmp_path):

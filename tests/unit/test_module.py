@@ -126,7 +126,7 @@ def test_a_url_of_lazynbs_own_service_needs_no_key(jobs):
 
 def test_an_engine_that_cannot_be_started_here_is_one_clear_error_and_starts_nothing(home):
     module = lazynb.TrainableModule("smollm2-135m-instruct").deploy_method(lazynb.deploy.vllm)
-    with pytest.raises(EngineNotInstalledError, match="pip install 'vllm'"):
+    with pytest.raises(EngineNotInstalledError, match="%lazyllm install vllm"):
         module.start()
     assert not list(home.glob("jobs/*"))
 

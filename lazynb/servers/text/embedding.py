@@ -16,7 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from serving import RequestError, die_with_parent, progress, read, serve, take
+from process import die_with_parent, progress
+from serving import RequestError, read, serve, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable

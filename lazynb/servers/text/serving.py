@@ -5,7 +5,6 @@ These programs run by path in an engine's environment, which need not have lazyn
 
 from __future__ import annotations
 
-import ctypes
 import hmac
 import json
 import os
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-PR_SET_PDEATHSIG = 1
 LARGEST = 256 << 20
 """Bytes of a request."""
 
@@ -33,20 +31,6 @@ class RequestError(Exception):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for a SIGKILL when the supervisor dies, however it dies."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("The supervisor is gone")
-
-
-def progress(text: str) -> None:
-    """Tell the user what is being done."""
-    print(f"@progress {json.dumps({'text': text})}", flush=True)  # noqa: T201
 
 
 def serve(name: str, port: int, routes: dict[str, Handler]) -> None:

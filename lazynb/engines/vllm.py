@@ -1,0 +1,125 @@
+"""vLLM: the fastest engine for many requests at once, on NVIDIA GPUs; a build for the CPU runs too.
+
+Its own server is started, with its own options under their own names.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from lazynb.engines import commandline
+from lazynb.engines.base import Engine
+from lazynb.engines.machine import available_memory, cores, nvidia
+from lazynb.jobs.spec import CauseRule, Command, Probe, ProgressRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazynb.hub import Model
+
+MODULE = "vllm.entrypoints.openai.api_server"
+OURS = (
+    "model",
+    "model_tag",
+    "served_model_name",
+    "host",
+    "port",
+    "uds",
+    "api_key",
+    "config",
+    "headless",
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_ca_certs",
+)
+CONTEXT = 4096
+"""Tokens of context on a CPU, where a model's full context would not fit into the cache."""
+CACHE = 4 << 30
+"""Bytes of the cache on a CPU, or a quarter of the free memory if that is less."""
+
+PROGRESS = [
+    ProgressRule(
+        pattern=r"Loading safetensors checkpoint shards:.*?(?P<done>\d+)/(?P<total>\d+)",
+        text="loading weights {done} of {total}",
+    ),
+    ProgressRule(pattern=r"Starting to load model", text="loading the weights"),
+    ProgressRule(pattern=r"Capturing CUDA graph", text="capturing CUDA graphs"),
+    ProgressRule(pattern=r"[Ww]arm(?:ing)? ?up", text="warming up"),
+]
+CAUSES = [
+    CauseRule(
+        pattern=r"(?:trust_remote_code=True|contains custom code)",
+        cause="the checkpoint brings code of its own, which is not run unless you ask for it",
+        hint="When you trust it: deploy_method(deploy.vllm, trust_remote_code=True).",
+    ),
+    CauseRule(
+        pattern=r"Model architectures? (?P<kind>\S+) (?:is|are) not supported",
+        cause="this vLLM does not know the model architecture {kind}",
+        hint="deploy.transformers may.",
+    ),
+    CauseRule(
+        pattern=r"max seq len \((?P<wanted>\d+)\).*?KV cache|larger than the maximum number of tokens.*KV cache",
+        cause="the context does not fit into the cache",
+        hint="Use a smaller max_model_len.",
+    ),
+    CauseRule(
+        pattern=r"No available memory for the cache blocks|Free memory on device .* is less than desired",
+        cause="the GPU has not enough free memory for the model and its cache",
+        hint="Stop other services (%lazyllm ps), or use a smaller max_model_len or gpu_memory_utilization.",
+    ),
+    CauseRule(
+        pattern=r"api_server\.py: error: (?P<words>.+)",
+        cause="vLLM refused an option: {words}",
+        hint="Check the options that you gave.",
+    ),
+    CauseRule(
+        pattern=r"(?:ValueError|ValidationError|RuntimeError|ImportError): (?!Engine core)(?P<words>.+)",
+        cause="vLLM could not start: {words}",
+    ),
+]
+
+
+def command(model: Model, options: Mapping[str, Any], python: str, name: str) -> Command:
+    """Say how to serve a model's weights."""
+    start, path = commandline.launched(MODULE, model, python)
+    env = {"VLLM_API_KEY": "{key}", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    filled: dict[str, Any] = dict(options)
+    if not nvidia():
+        filled = {"enforce_eager": True, "max_model_len": CONTEXT, **options}
+        space = max(1, min(CACHE, available_memory() // 4) >> 30)
+        env["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", str(space))
+        env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cores()))
+    if model.type in ("embed", "rerank"):
+        filled.setdefault("runner", "pooling")
+        if "max_model_len" not in options:
+            filled.pop("max_model_len", None)
+    argv = [*start, "--model", path, "--served-model-name", name]
+    argv += ["--host", "127.0.0.1", "--port", "{port}"]
+    argv += commandline.arguments("vllm", filled)
+    return Command(
+        argv=argv, env=env, ready=probe(model.type, name), progress=PROGRESS, causes=CAUSES
+    )
+
+
+def probe(kind: str, name: str) -> Probe:
+    """Return a request of one token or one item, for a type of model."""
+    if kind == "embed":
+        return Probe(path="/v1/embeddings", body={"model": name, "input": "hi"})
+    if kind == "rerank":
+        return Probe(path="/v1/rerank", body={"model": name, "query": "hi", "documents": ["hi"]})
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": name, "messages": messages, "max_tokens": 1}
+    return Probe(path="/v1/chat/completions", body=body)
+
+
+engine = Engine(
+    name="vllm",
+    types=("chat", "vlm", "embed", "rerank"),
+    formats=("safetensors", "gguf"),
+    package="vllm",
+    requirement="vllm",
+    options=commandline.options("vllm", OURS),
+    aliases={"tp": "tensor_parallel_size", "context_length": "max_model_len"},
+    command=command,
+)
