@@ -376,6 +376,7 @@ class TrainableModule(Chainable):
             target=deployment.target_path,
             method=method.name,
             options=options,
+            type=deployment.type,
             download=deployment.download,
         )
         deployment.target_path = deployment.target_path or run.name

@@ -51,12 +51,13 @@ TAGS = {
 }
 
 
-def _options() -> dict[str, Option]:
-    listed = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+def read_options(trainer: str, ours: tuple[str, ...]) -> dict[str, Option]:
+    """Return a trainer's options as its pinned version has them, but for those that a run fills in itself."""
+    listed = json.loads((Path(__file__).parent / f"{trainer}.json").read_text(encoding="utf-8"))
     return {
         name: Option(KINDS[kind] if isinstance(kind, str) else Literal[tuple(kind)], text)
         for name, (kind, text) in listed.items()
-        if name not in OURS
+        if name not in ours
     }
 
 
@@ -71,12 +72,22 @@ CAUSES = [
         cause="the disk is full",
         hint="Make room, then run.resume() goes on from the last checkpoint.",
     ),
-    CauseRule(
-        pattern=r"ValueError: (?P<words>.+)",
-        cause="LLaMA-Factory refused the run: {words}",
-        hint="Check the options; %lazyllm help finetune lists them.",
-    ),
 ]
+REFUSED = CauseRule(
+    pattern=r"ValueError: (?P<words>.+)",
+    cause="LLaMA-Factory refused the run: {words}",
+    hint="Check the options that you gave.",
+)
+
+
+def environment() -> dict[str, str]:
+    """Return what keeps trainers from asking the network or reporting to a service."""
+    return {
+        "DISABLE_VERSION_CHECK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_DISABLED": "true",
+    }
 
 
 def command(model: Model, options: Mapping[str, Any], python: str, name: str) -> Command:
@@ -85,15 +96,10 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     folder = Path(options["folder"])
     return Command(
         argv=[python, str(PROGRAM), str(folder / "plan.json")],
-        env={
-            "DISABLE_VERSION_CHECK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "WANDB_DISABLED": "true",
-        },
+        env=environment(),
         cwd=str(folder),
         serves=False,
-        causes=CAUSES,
+        causes=[*CAUSES, REFUSED],
     )
 
 
@@ -195,7 +201,7 @@ trainer = Trainer(
     formats=("safetensors", "gguf"),
     package="llamafactory",
     requirement="llamafactory",
-    options=_options(),
+    options=read_options("llamafactory", OURS),
     aliases={"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs"},
     command=command,
     shapes=("messages", "preference", "feedback", "text"),

@@ -24,6 +24,7 @@ from lazynb.training.target import MANIFEST, Target, Version
 from lazynb.training.trainer import choose, get
 
 if TYPE_CHECKING:
+    from lazynb.hub import ModelType
     from lazynb.jobs import Job
 
 PLAN = "plan.json"
@@ -157,6 +158,7 @@ def start(
     target: str = "",
     method: str = "auto",
     options: dict[str, Any] | None = None,
+    type: ModelType | None = None,  # noqa: A002
     download: bool = True,
 ) -> Run:
     """Check everything, then train in the background. Returns at once.
@@ -173,6 +175,8 @@ def start(
         A trainer's name; 'auto' chooses by the type of the model.
     options : dict
         The trainer's own options.
+    type : str, optional
+        What the model is trained for: an embedding model can become a reranker.
     download : bool
         Whether weights that are not on this machine are fetched.
 
@@ -184,7 +188,7 @@ def start(
     from lazynb.engines import interpreter
 
     dataset = read(data)
-    model = resolve(base, prefer="safetensors", download=download)
+    model = resolve(base, prefer="safetensors", type=type, download=download)
     trainer = choose(model.type) if method == "auto" else get(method)
     if model.type not in trainer.types:
         raise OptionError(

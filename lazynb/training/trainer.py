@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lazynb.engines.base import Engine
-from lazynb.errors import OptionError
+from lazynb.errors import EngineNotInstalledError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from lazynb.hub import Model, ModelType
     from lazynb.training.data import Dataset
 
-TRAINERS = ("llamafactory", "flagembedding", "collie")
+TRAINERS = ("llamafactory", "flagembedding")
 
 
 class Planner(Protocol):
@@ -51,8 +52,16 @@ def get(name: str) -> Trainer:
     ------
     OptionError
         There is none; the near names are suggested.
+    EngineNotInstalledError
+        For Collie, which is deprecated.
     """
     key = name.lower()
+    if key == "collie":
+        warnings.warn("finetune.collie is deprecated", DeprecationWarning, stacklevel=3)
+        raise EngineNotInstalledError(
+            "Collie is not maintained and does not run with today's transformers",
+            hint="Use finetune.llamafactory.",
+        )
     if key not in TRAINERS:
         near = get_close_matches(key, TRAINERS, n=2) or TRAINERS
         raise OptionError(f"There is no trainer {name!r}", hint=f"Did you mean {', '.join(near)}?")

@@ -1,4 +1,4 @@
-"""Print the options of the installed LLaMA-Factory as JSON: `python options.py > lazynb/training/llamafactory.json`."""
+"""Print a trainer's options as JSON: `python options.py llamafactory > lazynb/training/llamafactory.json`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import json
 import sys
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from llamafactory.hparams import (
-    DataArguments,
-    FinetuningArguments,
-    GeneratingArguments,
-    ModelArguments,
-    TrainingArguments,
-)
-
 SIMPLE = (bool, int, float, str)
+
+
+def groups(trainer: str) -> list[Any]:
+    """Return the classes that hold the options of an installed trainer."""
+    if trainer == "llamafactory":
+        from llamafactory import hparams
+
+        names = ("Model", "Data", "Training", "Finetuning", "Generating")
+        return [getattr(hparams, f"{name}Arguments") for name in names]
+    from retrieval import classes
+
+    return [group for kind in ("embed", "rerank") for group in classes(kind)[1]]
 
 
 def kind(hint: Any) -> str | list[str]:
@@ -31,13 +35,7 @@ def kind(hint: Any) -> str | list[str]:
 def main() -> None:
     """Print them."""
     options = {}
-    for group in (
-        ModelArguments,
-        DataArguments,
-        TrainingArguments,
-        FinetuningArguments,
-        GeneratingArguments,
-    ):
+    for group in groups(sys.argv[1]):
         hints = get_type_hints(group)
         for field in dataclasses.fields(group):
             if field.init:
