@@ -14,7 +14,7 @@ from lazynb.errors import EngineNotInstalledError, OptionError
 from lazynb.methods import deploy
 
 GROUP = "lazynb.engines"
-BUILT_IN = ("llamacpp", "embedding", "rerank", "vllm")
+BUILT_IN = ("llamacpp", "embedding", "rerank", "vllm", "transformers")
 """Modules beside this one, each with an `engine`; in the order in which `choose` asks them."""
 PROGRAMS = {
     "vllm": ("vllm", "vllm serve MODEL"),

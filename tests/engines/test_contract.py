@@ -11,16 +11,24 @@ import openai
 import psutil
 import pytest
 
-ENGINES = {"llamacpp": {}}
+ENGINES = {"llamacpp": {}, "transformers": {}}
 """Engine → the options that it is tested with."""
 
 STORY = [{"role": "user", "content": "Write a very long story about a river and a city."}]
 
 
-@pytest.fixture(scope="module", params=list(ENGINES))
-def engine(request):
+@pytest.fixture(
+    scope="module",
+    params=[
+        "llamacpp",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ENGINES if name != "llamacpp"),
+    ],
+)
+def engine(request, installed):
     if request.param == "llamacpp":
         pytest.importorskip("xllamacpp")
+    else:
+        installed(request.param)
     return request.param
 
 

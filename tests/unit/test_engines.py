@@ -65,7 +65,7 @@ def test_an_unknown_engine_lists_the_near_ones():
         get("llama.cpp")
 
 
-@pytest.mark.parametrize("name", ["LMDeploy", "transformers"])
+@pytest.mark.parametrize("name", ["LMDeploy"])
 def test_an_engine_of_the_guide_that_lazynb_cannot_start_says_how_to_install_and_use_it(name):
     with pytest.raises(EngineNotInstalledError) as caught:
         get(name)

@@ -33,7 +33,9 @@ class RequestError(Exception):
         self.status = status
 
 
-def serve(name: str, port: int, routes: dict[str, Handler]) -> None:
+def serve(  # noqa: C901  its handlers share the key
+    name: str, port: int, routes: dict[str, Handler], shown: dict[str, Handler] | None = None
+) -> None:
     """Answer requests on loopback until a signal ends the program.
 
     Parameters
@@ -44,6 +46,8 @@ def serve(name: str, port: int, routes: dict[str, Handler]) -> None:
         Where to listen.
     routes : dict
         Paths → what answers a POST there; `GET /health` and `GET /v1/models` are added.
+    shown : dict, optional
+        Paths → what answers a GET there.
     """
     key = os.environ.pop("LAZYNB_KEY").encode()
     started = int(time.time())
@@ -73,6 +77,8 @@ def serve(name: str, port: int, routes: dict[str, Handler]) -> None:
     app = web.Application(middlewares=[checked], client_max_size=LARGEST)
     app.router.add_get("/health", health)
     app.router.add_get("/v1/models", models)
+    for path, handler in (shown or {}).items():
+        app.router.add_get(path, handler)
     for path, handler in routes.items():
         app.router.add_post(path, handler)
     # An aiohttp server would wait for the requests that are running; there is no state to save.

@@ -1,0 +1,63 @@
+"""transformers: runs what has weights and a chat template, with continuous batching, by `servers/text/chat.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lazynb.config import config
+from lazynb.engines import embedding
+from lazynb.engines.base import Engine, Option
+from lazynb.engines.vllm import probe
+from lazynb.jobs.spec import CauseRule, Command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazynb.hub import Model
+
+OPTIONS = {
+    "device": embedding.OPTIONS["device"],
+    "dtype": embedding.OPTIONS["dtype"],
+    "n_threads": embedding.OPTIONS["n_threads"],
+    "trust_remote_code": embedding.OPTIONS["trust_remote_code"],
+    "block_size": Option(embedding.Positive, "tokens in a block of the cache"),
+    "num_blocks": Option(
+        embedding.Positive,
+        "blocks of the cache, for all requests together (CPU: 512; GPU: what is free)",
+    ),
+    "max_batch_tokens": Option(embedding.Positive, "tokens computed at once"),
+}
+CAUSES = [
+    CauseRule(
+        pattern=r"does not recognize this architecture|Unrecognized configuration class",
+        cause="this transformers does not know the model's architecture",
+        hint="Update lazynb and its environment: %lazyllm install transformers",
+    ),
+    *embedding.CAUSES,
+]
+
+
+def command(model: Model, options: Mapping[str, Any], python: str, name: str) -> Command:
+    """Say how to serve a folder of weights; those of a GGUF file are unpacked first, where a trainer finds them too."""
+    path, gguf = model.path, []
+    if model.format == "gguf":
+        path = str(config.cache_dir / f"{Path(model.path).stem}-full")
+        gguf = ["--gguf", model.path]
+    argv = [python, str(embedding.SERVERS / "chat.py"), "--model", path, "--name", name]
+    argv += ["--port", "{port}", *gguf, "--options", msgspec.json.encode(options).decode()]
+    env = {"LAZYNB_KEY": "{key}", **embedding.OFFLINE}
+    return Command(argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES)
+
+
+engine = Engine(
+    name="transformers",
+    types=("chat",),
+    formats=("safetensors", "gguf"),
+    package="transformers",
+    requirement="transformers",
+    options=OPTIONS,
+    command=command,
+)
