@@ -1,0 +1,172 @@
+"""The live curve of a fine-tuning run's loss: a small SVG, redrawn at most twice a second while there is something new.
+
+It is standard output without a widget, so it looks the same in every front end, and when the run ends it settles to the
+same picture and a table. In a terminal a line is printed now and then.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from lazynb.errors import JobError
+from lazynb.jobs.spec import ENDED_PHASES
+from lazynb.notebook import frontend
+from lazynb.notebook.drawing import Line, draw, image
+from lazynb.notebook.progress import MUTED, RED, STYLE
+from lazynb.training.metrics import Curve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lazynb.training import Run
+
+PERIOD = 0.5  # seconds between two drawings
+TERMINAL_PERIOD = 2.0
+LINES = 8  # of the log
+
+
+def show_run(run: Run, *, block: bool) -> None:
+    """Show how a run goes, in the current cell.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    block : bool
+        Return when it is finished; an interrupt ends the waiting and not the run. False returns at once.
+
+    Raises
+    ------
+    JobError
+        When blocking: it failed or was stopped.
+    """
+    if frontend.frontend() == "terminal":
+        _print(run, block=block)
+    else:
+        view = RunView(run)
+        if block:
+            frontend.wait(view.over, serve=frontend.frontend() == "page")
+    if block:
+        run.wait()
+
+
+def plot_runs(runs: Sequence[Run]) -> None:
+    """Draw the losses of several runs into one picture."""
+    lines = []
+    for run in runs:
+        curve = Curve(run.folder / "trainer_log.jsonl")
+        curve.update()
+        if not curve.loss.shown:
+            raise JobError(f"The run {run.id} has no losses yet", job=run.name)
+        lines.append(Line(f"{run.name} {run.id}", curve.loss, curve.evaluated))
+    words = "\n".join(f"{line.name}: loss {line.loss.shown[-1][1]:.4f}" for line in lines)
+    frontend.Display({"image/svg+xml": draw(lines), "text/plain": words})
+
+
+class RunView:
+    """One output that follows a run to its end."""
+
+    def __init__(self, run: Run) -> None:
+        self.over = threading.Event()
+        self._run = run
+        self._curve = Curve(run.folder / "trainer_log.jsonl")
+        self._shown = self._bundle()
+        self._display = frontend.Display(self._shown)
+        threading.Thread(target=self._follow, name="lazynb-curve", daemon=True).start()
+
+    def _follow(self) -> None:
+        try:
+            while True:
+                ended = self._run.job is None or self._run.job.state.phase in ENDED_PHASES
+                self._curve.update()
+                bundle = self._settled() if ended else self._bundle()
+                if bundle != self._shown:
+                    self._shown = bundle
+                    self._display.update(bundle)
+                if ended:
+                    return
+                time.sleep(PERIOD)
+        finally:
+            self.over.set()
+
+    def _bundle(self) -> dict[str, str]:
+        line = status_line(self._run, self._curve)
+        picture = _picture(self._run, self._curve)
+        html = f'<div style="{STYLE}{MUTED}">{escape(line)}</div>'
+        return {"text/plain": line, "text/html": f"<div>{picture}{html}</div>"}
+
+    def _settled(self) -> dict[str, str]:
+        run, curve = self._run, self._curve
+        line = status_line(run, curve)
+        state = run.job.state if run.job else None
+        parts = [_picture(run, curve), _table(curve)]
+        plain = [line]
+        failed = state is not None and state.phase == "failed"
+        parts.append(f'<div style="{STYLE}{RED if failed else MUTED}">{escape(line)}</div>')
+        if state is not None and failed:
+            plain.append(state.hint)
+            tail = escape("\n".join(state.log_tail[-LINES:]))
+            parts.append(f'<div style="{STYLE}">{escape(state.hint)}</div>')
+            parts.append(f"<details><summary>log</summary><pre>{tail}</pre></details>")
+        return {"text/plain": "\n".join(plain), "text/html": f"<div>{''.join(parts)}</div>"}
+
+
+def status_line(run: Run, curve: Curve) -> str:
+    """Return how a run stands, in one line."""
+    state = run.job.state if run.job else None
+    status, latest = run.status, curve.latest
+    words = [run.name, status]
+    if status == "failed" and state is not None:
+        words[-1] = f"failed: {state.cause}"
+    elif status not in {"finished", "stopped"} and state is not None and state.text:
+        words.append(state.text)
+    elif "loss" in latest:
+        words += [f"{latest['current_steps']} steps", f"loss {latest['loss']:.4f}"]
+    if status == "training" and latest.get("remaining_time"):
+        words.append(f"{latest['remaining_time']} left")
+    return " · ".join(words)
+
+
+def _picture(run: Run, curve: Curve) -> str:
+    if not curve.loss.shown:
+        return ""
+    return image(draw([Line(run.name, curve.loss, curve.evaluated)]))
+
+
+def _table(curve: Curve) -> str:
+    names = {
+        "current_steps": "steps",
+        "loss": "loss",
+        "eval_loss": "evaluation loss",
+        "lr": "learning rate",
+        "elapsed_time": "time",
+    }
+    latest: dict[str, Any] = curve.latest
+    metrics = {name: name.removeprefix("eval_") for name in latest if "@" in name}
+    cells = {title: latest[name] for name, title in (names | metrics).items() if name in latest}
+    if not cells:
+        return ""
+    head = "".join(f'<th style="text-align:right">{escape(title)}</th>' for title in cells)
+    body = "".join(
+        f'<td style="text-align:right">{escape(f"{v:.4g}" if isinstance(v, float) else str(v))}</td>'
+        for v in cells.values()
+    )
+    return f'<table style="{STYLE}"><tr>{head}</tr><tr>{body}</tr></table>'
+
+
+def _print(run: Run, *, block: bool) -> None:
+    curve = Curve(run.folder / "trainer_log.jsonl")
+    shown, said = "", 0.0
+    while True:
+        curve.update()
+        ended = run.job is None or run.job.state.phase in ENDED_PHASES
+        line = status_line(run, curve)
+        if ended or (line != shown and time.monotonic() - said > TERMINAL_PERIOD):
+            print(line)  # noqa: T201 - the terminal's view
+            shown, said = line, time.monotonic()
+        if ended or not block:
+            return
+        time.sleep(PERIOD)
