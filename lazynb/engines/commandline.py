@@ -67,7 +67,7 @@ def launched(module: str, model: Model, python: str, key_flag: str = "") -> tupl
     GGUF weights are unpacked first; a trainer finds and leaves them at the same place.
     """
     argv = [python, str(LAUNCH), module]
-    argv += ["--lazynb-key", key_flag] if key_flag else []
+    argv += [f"--lazynb-key={key_flag}"] if key_flag else []
     if model.format != "gguf":
         return argv, model.path
     folder = config.cache_dir / f"{Path(model.path).stem}-full"

@@ -14,14 +14,8 @@ from lazynb.errors import EngineNotInstalledError, OptionError
 from lazynb.methods import deploy
 
 GROUP = "lazynb.engines"
-BUILT_IN = ("llamacpp", "embedding", "rerank", "vllm", "transformers")
+BUILT_IN = ("llamacpp", "embedding", "rerank", "vllm", "lmdeploy", "transformers")
 """Modules beside this one, each with an `engine`; in the order in which `choose` asks them."""
-PROGRAMS = {
-    "vllm": ("vllm", "vllm serve MODEL"),
-    "lmdeploy": ("lmdeploy", "lmdeploy serve api_server MODEL"),
-    "transformers": ("transformers[serving]", "transformers serve"),
-}
-"""Engines that lazynb can only connect to: what pip installs, and the command that serves a model."""
 
 
 def names() -> list[str]:
@@ -57,15 +51,8 @@ def get(name: str) -> Engine:
 
 def _missing(name: str) -> EngineNotInstalledError:
     connect = f"deploy_method('{name}', url='http://localhost:8000/v1')"
-    if name not in PROGRAMS:
-        message = f"This version of lazynb has no engine {name}"
-        return EngineNotInstalledError(message, hint=f"Connect to a server that has: {connect}.")
-    package, serve = PROGRAMS[name]
-    hint = (
-        f"Install it in an environment of its own with pip install '{package}', serve the model there with "
-        f"`{serve}`, and connect: {connect}. For a GGUF model, deploy.llamacpp needs none of this."
-    )
-    return EngineNotInstalledError(f"lazynb cannot start the engine {name} here", hint=hint)
+    message = f"This version of lazynb has no engine {name}"
+    return EngineNotInstalledError(message, hint=f"Connect to a server that has: {connect}.")
 
 
 def _added(point: metadata.EntryPoint) -> Engine:

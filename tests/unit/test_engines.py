@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from importlib import metadata
@@ -15,6 +14,7 @@ from gguf_file import gguf
 from lazynb import engines
 from lazynb.engines import Engine, Option, choose, get, interpreter, plan
 from lazynb.engines import llamacpp as llamacpp_module
+from lazynb.engines.commandline import LAUNCH
 from lazynb.engines.machine import available_memory, cores
 from lazynb.errors import EngineNotInstalledError, OptionError
 from lazynb.hub import Model
@@ -65,12 +65,28 @@ def test_an_unknown_engine_lists_the_near_ones():
         get("llama.cpp")
 
 
-@pytest.mark.parametrize("name", ["LMDeploy"])
-def test_an_engine_of_the_guide_that_lazynb_cannot_start_says_how_to_install_and_use_it(name):
-    with pytest.raises(EngineNotInstalledError) as caught:
-        get(name)
-    assert name.lower() in caught.value.message
-    assert re.search(rf"pip install '{name.lower()}.*serve.*, url='http", caught.value.hint)
+def test_lmdeploy_is_started_by_its_own_command_and_its_key_is_in_no_argument(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LAZYLLM_LMDEPLOY_PYTHON", sys.executable)
+    options = {"tensor_parallel_size": 2, "session_len": "4096"}
+    command = plan(given(tmp_path / "full", "vlm", "safetensors"), get("LMDeploy"), options, "demo")
+    argv = command.argv[command.argv.index("serve") :]
+    assert argv[:3] == ["serve", "api_server", str(tmp_path / "full")]
+    assert {"--tp=2", "--session-len=4096", "--model-name", "demo", "127.0.0.1"} <= set(argv)
+    assert "{key}" not in " ".join(command.argv)
+
+
+def test_a_key_that_a_server_takes_as_an_argument_stays_out_of_the_process_list(tmp_path):
+    (tmp_path / "pretend.py").write_text(
+        "import sys, pathlib\nprint(sys.argv[1:])\nprint(pathlib.Path('/proc/self/cmdline').read_bytes())"
+    )
+    run = [sys.executable, LAUNCH, "pretend", "--lazynb-key=--api-keys", "serve", "x", "--tp=2"]
+    env = {"LAZYNB_KEY": "secret", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(run, env=env, capture_output=True, text=True)
+    said = done.stdout.splitlines()
+    assert said[-2] == "['serve', 'x', '--tp=2', '--api-keys', 'secret']", done.stderr
+    assert "secret" not in said[-1]
 
 
 def test_a_method_without_an_engine_says_how_to_connect_to_a_server():
