@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazynb.engines.interpreter import interpreter
+from lazynb.engines.machine import nvidia
 from lazynb.engines.registry import get, names
 from lazynb.errors import EngineNotInstalledError, OptionError
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from lazynb.engines.base import Engine
     from lazynb.hub import Model
     from lazynb.jobs.spec import Command
+
+
+FAST = ("vllm", "lmdeploy")
+"""Engines that are made for GPUs."""
 
 
 def choose(model: Model) -> tuple[Engine, str]:
@@ -32,7 +38,7 @@ def choose(model: Model) -> tuple[Engine, str]:
     EngineNotInstalledError
         When no engine serves such a model.
     """
-    fitting = [engine for engine in _usable() if engine.serves(model)]
+    fitting = sorted((e for e in _usable() if e.serves(model)), key=partial(_rank, model))
     if not fitting:
         what = f"a {model.type} model in the format {model.format}"
         hint = "Connect to a server that runs it: deploy_method('auto', url='http://localhost:8000/v1')."
@@ -60,6 +66,15 @@ def plan(model: Model, engine: Engine, options: Mapping[str, Any], name: str) ->
         message = f"{engine.name} does not run {model.name}, a {model.type} model ({model.format})"
         raise OptionError(message, hint=f"It runs {serves}.")
     return engine.command(model, engine.check(options), interpreter(engine), name)
+
+
+def _rank(model: Model, engine: Engine) -> int:
+    """Return an engine's place: lower comes first, and the registry's order decides among the same."""
+    if engine.name in FAST and not nvidia():
+        return 1  # a CPU waits longer for them to start than they save
+    if engine.name == "lmdeploy" and model.type == "vlm":
+        return -1
+    return 0
 
 
 def _usable() -> Iterator[Engine]:

@@ -267,6 +267,23 @@ def test_vllm_refuses_an_option_that_it_has_not_and_those_that_lazynb_fills_in()
         get("vllm").check({"tensor_parallel_size": "two"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "gpus", "first"),
+    [
+        ("chat", 0, "transformers"),
+        ("chat", 1, "vllm"),
+        ("vlm", 1, "lmdeploy"),
+        ("embed", 1, "embedding"),
+        ("rerank", 0, "rerank"),
+    ],
+)
+def test_the_machine_and_the_type_of_the_model_decide_about_its_engine(
+    home, tmp_path, monkeypatch, kind, gpus, first
+):
+    monkeypatch.setattr("lazynb.engines.choose.nvidia", lambda: gpus)
+    assert choose(given(tmp_path / "full", kind, "safetensors"))[0].name == first
+
+
 def test_a_model_that_no_engine_runs_is_an_error_that_names_it(tmp_path):
     with pytest.raises(EngineNotInstalledError, match="pictures, a image model"):
         choose(given(tmp_path / "pictures", "image", "safetensors"))
