@@ -277,10 +277,11 @@ def test_vllm_refuses_an_option_that_it_has_not_and_those_that_lazynb_fills_in()
         ("rerank", 0, "rerank"),
     ],
 )
+@pytest.mark.usefixtures("home")
 def test_the_machine_and_the_type_of_the_model_decide_about_its_engine(
-    home, tmp_path, monkeypatch, kind, gpus, first
+    tmp_path, monkeypatch, kind, gpus, first
 ):
-    monkeypatch.setattr("lazynb.engines.choose.nvidia", lambda: gpus)
+    monkeypatch.setattr(sys.modules["lazynb.engines.choose"], "nvidia", lambda: gpus)
     assert choose(given(tmp_path / "full", kind, "safetensors"))[0].name == first
 
 
