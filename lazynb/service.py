@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from lazynb.errors import LazynbError, ModelNotFoundError, OptionError
+from lazynb.errors import JobError, LazynbError, ModelNotFoundError, OptionError
 from lazynb.hub import Model, catalogue, resolve
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from lazynb.jobs import Job
     from lazynb.training import Run
     from lazynb.training.target import Target
+
+LAST_WORDS = 3.0
+"""Seconds for a supervisor to write down that its program ended."""
 
 _lock = threading.Lock()
 _holders: dict[str, weakref.WeakSet[Deployment]] = {}
@@ -103,7 +107,7 @@ def service(
         "type": type or "",
     }
     with _lock:
-        jobs = [job for job in manager().jobs() if job.live and (job.owned or job.spec.keep)]
+        jobs = [job for job in manager().jobs() if (job.owned or job.spec.keep) and _live(job)]
         for job in jobs if shared else []:
             same = {key: getattr(job.spec, key) for key in wanted} == wanted
             if same and port in (None, job.state.port):
@@ -122,6 +126,17 @@ def service(
             prepare=None if model.present else [sys.executable, "-m", "lazynb.engines.prepare"],
         )
         return manager().submit(spec)
+
+
+def _live(job: Job) -> bool:
+    """Whether a service runs or is on its way; one whose program just died does not, whatever it says."""
+    from lazynb.jobs import process
+
+    state = job.state
+    if state.phase == "ready" and state.process and not process.alive(state.process):
+        with suppress(JobError):
+            job.wait(timeout=LAST_WORDS, ended=True)
+    return job.live
 
 
 def _free_name(name: str, taken: set[str]) -> str:
@@ -197,7 +212,7 @@ class Deployment:
     @property
     def running(self) -> bool:
         """Whether there is a service to send requests to, or one on its way."""
-        return bool(self.url) or (self.job is not None and self.job.live)
+        return bool(self.url) or (self.job is not None and _live(self.job))
 
     def start(self, *, keep: bool = False, shared: bool = True) -> Job | None:
         """Find or start the service; None for a server that lazynb did not start."""
@@ -210,7 +225,7 @@ class Deployment:
             )
         target, weights = self.target, self.weights
         tuned = weights != self.model
-        before = self.job if self.job and self.job.live else None
+        before = self.job if self.job and _live(self.job) else None
         if before is None or not shared or (tuned and before.spec.model != weights):
             if target and not tuned:
                 print(f"No weights in {target.path} yet: {self.model} as it is.")  # noqa: T201
