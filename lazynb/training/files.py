@@ -16,23 +16,27 @@ Located = tuple[str, Any]
 
 
 def read_file(path: Path) -> Iterator[Located]:
-    """Yield the rows of a file with their places.
+    """Yield the rows of a file, or of all files in a folder, with their places.
 
     Raises
     ------
     OptionError
         It is not there, not of a known format, not UTF-8 or broken: with the line.
     """
+    if path.is_dir():
+        for part in sorted(p for p in path.iterdir() if p.suffix in FORMATS):
+            yield from ((f"{part.name}, {place}", row) for place, row in read_file(part))
+        return
     if not path.is_file():
         near = [p.name for p in path.parent.glob("*") if p.suffix in FORMATS]
         hint = f"There is: {', '.join(near[:5])}." if near else "Check the path."
         raise OptionError(f"There is no file {path}", hint=hint)
-    if path.suffix not in FORMATS:
+    if path.suffix and path.suffix not in FORMATS:
         raise OptionError(
             f"{path} has no known format", hint=f"Known are {', '.join(sorted(FORMATS))}."
         )
     try:
-        yield from FORMATS[path.suffix](path)
+        yield from FORMATS.get(path.suffix, _json)(path)
     except UnicodeDecodeError as error:
         raise OptionError(f"{path} is not UTF-8 text: {error}", hint="Save it as UTF-8.") from None
     except OSError as error:

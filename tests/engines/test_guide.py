@@ -25,7 +25,7 @@ import pytest
 
 import lazynb
 from lazynb.engines import llamacpp
-from lazynb.errors import EngineNotInstalledError, LazynbError, OptionError
+from lazynb.errors import EngineNotInstalledError, LazynbError, ModelNotFoundError, OptionError
 from lazynb.formatter import JsonFormatter
 from lazynb.jobs import manager, ports
 from lazynb.methods import Method
@@ -55,11 +55,12 @@ class Wait:
 
 
 ENGINE = EngineNotInstalledError
+NONE = "none: it runs where the engine is, see the tests of the engine"
 MEDIA = "images, speech and vision: an issue to come, which issue 4 announces"
 
 WAITS: dict[str, list[Wait]] = {
     "执行微调": [
-        Wait("model.update()", ENGINE, "finetune.llamafactory", "5", "no trainer yet"),
+        Wait("model.update()", ENGINE, "llamafactory is not installed", NONE, "only llama.cpp is"),
     ],
     "连接已有的服务": [
         Wait(
@@ -71,11 +72,11 @@ WAITS: dict[str, list[Wait]] = {
         ),
     ],
     "Embedding 模型": [
-        Wait("embeddings = ", ENGINE, "an? embed model", "4", "no engine for embeddings yet"),
-        Wait("embedding_model.update()", ENGINE, "finetune.flagembedding", "5", "no trainer yet"),
+        Wait("embeddings = ", ENGINE, "embedding is not installed", NONE, "only llama.cpp is"),
+        Wait("embedding_model.update()", ENGINE, "is not installed", NONE, "only llama.cpp is"),
     ],
     "Rerank 模型": [
-        Wait("results = ", ENGINE, "an? rerank model", "4", "no engine for rerank models yet"),
+        Wait("results = ", ENGINE, "rerank is not installed", NONE, "only llama.cpp is"),
     ],
     "图像生成 (SD)": [
         Wait("image_result = ", ENGINE, "an? image model", MEDIA, "no engine for images yet"),
@@ -87,10 +88,12 @@ WAITS: dict[str, list[Wait]] = {
         Wait("audio_result = ", ENGINE, "an? tts model", MEDIA, "no engine for speech yet"),
     ],
     "视觉语言模型 (VLM)": [
-        Wait("response = ", ENGINE, "lmdeploy", MEDIA, "no engine for vision-language models yet"),
+        Wait(
+            "response = ", ModelNotFoundError, "not on this machine", MEDIA, "no such weights here"
+        ),
     ],
     "基于 vLLM 启动 OpenAI 服务": [
-        Wait("model.start()", ENGINE, "vllm", "4", "vLLM is not started by lazynb yet"),
+        Wait("model.start()", ENGINE, "vllm", NONE, "only llama.cpp is installed in this test"),
     ],
 }
 """Block → its statements that wait for another issue. One that begins to work fails the test."""
@@ -249,6 +252,7 @@ def guide(place, demo_model, tmp_path_factory) -> Iterator[Guide]:
     fill(folder, demo_model)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("LAZYLLM_ENVS_DIR", str(folder / "no-environments"))
         patch.setenv("LAZYLLM_MODEL_PATH", str(folder / "models"))
         # Asked in Chinese, the small model rambles on to the end of its context.
         patch.setattr(llamacpp, "CONTEXT", 256)
@@ -272,14 +276,19 @@ def fill(folder: Path, demo_model: Path) -> None:
         "SenseVoiceSmall/configuration.json",
         "SenseVoiceSmall/model.pt",
         "ChatTTS/asset/model.safetensors",
-        "../path/to/training/data",
-        "../path/to/embedding_data",
         "../path/to/image.jpg",
         "../path/to/audio.wav",
     ):
         path = models / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"{}")
+    rows = {
+        "path/to/training/data": [{"instruction": "你好", "output": "你好！"}],
+        "path/to/embedding_data": [{"query": "a", "pos": ["b"], "neg": ["c"]}],
+    }
+    for name, data in rows.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(data))
     (models / "qwen2-1.5b").mkdir()
     (models / "qwen2-1.5b" / "model.gguf").symlink_to(demo_model)
 
@@ -355,7 +364,7 @@ def _(run: Run, guide: Guide) -> None:
 
 @check("创建和使用 TrainableModule 2")
 def _(run: Run, guide: Guide) -> None:
-    assert run.names["model"]._deployment.target == guide.folder / "save_ckpt" / "my_model"
+    assert run.names["model"]._deployment.target.path == guide.folder / "save_ckpt" / "my_model"
 
 
 @check("基本推理")
@@ -372,7 +381,7 @@ def _(run: Run, guide: Guide) -> None:
 @check("执行微调")
 def _(run: Run, guide: Guide) -> None:
     auto, llamafactory = run.made["model"]
-    assert auto._deployment.target == guide.folder / "path/to/model"
+    assert auto._deployment.target.path == guide.folder / "path/to/model"
     assert auto._finetune == (Method("finetune", "auto"), {})
     options = {"learning_rate": 1e-4, "num_train_epochs": 3}
     assert llamafactory._finetune == (Method("finetune", "llamafactory"), options)

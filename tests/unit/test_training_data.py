@@ -157,6 +157,17 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
         read(tmp_path / name)
 
 
+def test_a_folder_is_all_its_files_and_a_file_without_an_ending_is_json(tmp_path):
+    write(tmp_path / "a.json", [{"text": "one"}])
+    (tmp_path / "b.csv").write_text("text\ntwo\n")
+    (tmp_path / "notes.txt").write_text("no")
+    assert [row["text"] for row in read(tmp_path).rows] == ["one", "two"]
+    (tmp_path / "b.csv").write_text("text\n  \n")
+    with pytest.raises(DataError, match=r"b\.csv, line 2: its text is empty"):
+        read(tmp_path)
+    assert len(read(write(tmp_path / "data", [{"text": "one"}]))) == 1
+
+
 def test_a_missing_file_names_the_files_there_are(tmp_path):
     write(tmp_path / "train.json", [])
     with pytest.raises(OptionError, match=r"train\.json"):
