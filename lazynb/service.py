@@ -129,11 +129,11 @@ def service(
 
 
 def _live(job: Job) -> bool:
-    """Whether a service runs or is on its way; one whose program just died does not, whatever it says."""
-    from lazynb.jobs import process
+    """Whether a service runs or is on its way; one that no longer listens is given time to say that it ended."""
+    from lazynb.jobs import ports
 
     state = job.state
-    if state.phase == "ready" and state.process and not process.alive(state.process):
+    if state.phase == "ready" and state.port and not ports.taken(state.port):
         with suppress(JobError):
             job.wait(timeout=LAST_WORDS, ended=True)
     return job.live

@@ -1,11 +1,17 @@
 """The bytes of a stream give the same answer however the network cuts them."""
 
+import asyncio
 import itertools
+import json
+from contextlib import asynccontextmanager
 
+import pytest
 from fault_server import event, events
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lazynb.client import generate
+from lazynb.client.endpoint import Endpoint
 from lazynb.client.wire import (
     Delta,
     EventStream,
@@ -103,3 +109,45 @@ def test_tool_calls_without_pieces_stay_as_they_are():
         {"id": "b", "type": "function", "function": {"name": "g", "arguments": "[]"}},
     ]
     assert join_tool_calls(calls) == calls
+
+
+# The old route of vLLM sends all of the text again and again.
+
+
+def deltas_of(prompt, pieces, monkeypatch):
+    """What `/generate` is read as when the network delivers these bytes."""
+
+    class Arriving:
+        async def pieces(self):
+            for piece in pieces:
+                yield piece
+
+    @asynccontextmanager
+    async def request(*_):
+        yield Arriving()
+
+    async def read():
+        body = {"messages": [{"role": "user", "content": prompt}]}
+        return [d async for batch in generate.stream(endpoint, body, None) for d in batch]
+
+    endpoint = Endpoint("http://127.0.0.1:1/generate", "old", protocol="vllm")
+    monkeypatch.setattr(generate, "request", request)
+    return asyncio.run(read())
+
+
+@given(
+    texts,
+    st.lists(texts, min_size=1, max_size=6),
+    st.sampled_from([b"\0", b"\n"]),
+    st.booleans(),
+    st.lists(st.integers(0, 10_000), max_size=12),
+)
+@settings(deadline=None)
+def test_any_split_of_the_old_route_gives_the_same_text(prompt, words, end, last, cuts):
+    so_far = itertools.accumulate(words, initial=prompt)
+    sent = [json.dumps({"text": [text]}).encode() for text in so_far]
+    data = end.join(sent) + (end if last else b"")
+    bounds = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    pieces = [data[start:stop] for start, stop in itertools.pairwise(bounds)]
+    with pytest.MonkeyPatch.context() as patch:
+        assert text_of(deltas_of(prompt, pieces, patch)) == "".join(words)

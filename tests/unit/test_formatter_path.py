@@ -1,5 +1,6 @@
 """Paths into a value: what they mean in plain Python."""
 
+import json
 import re
 
 import pytest
@@ -150,3 +151,27 @@ def test_braces_map_the_rest_of_the_path_over_the_values(table):
     assert JsonFormatter("{:}[0]")(table) == first
     assert JsonFormatter("[:][0]")(table) == [*first.values()]
     assert JsonFormatter(f"[{names},][0]")(table) == [*first.values()]
+
+
+slices = st.builds(slice, bounds, bounds, bounds.filter(lambda n: n != 0))
+rows = st.fixed_dictionaries({"a": json_values, "b c": json_values})
+
+
+def written(piece):
+    numbers = (piece.start, piece.stop, piece.step)
+    return f"[{':'.join('' if n is None else str(n) for n in numbers)}]"
+
+
+@given(st.lists(st.lists(rows, max_size=4), max_size=4), slices, slices)
+def test_slices_in_slices_equal_the_plain_python_expression(table, outer, inner):
+    path = written(outer) + written(inner)
+    assert JsonFormatter(path)(table) == [line[inner] for line in table[outer]]
+    assert JsonFormatter(f"{path}[a]")(json.dumps(table)) == [
+        [row["a"] for row in line[inner]] for line in table[outer]
+    ]
+    assert JsonFormatter(f"{path}[b c, a]")(table) == [
+        [[row["b c"], row["a"]] for row in line[inner]] for line in table[outer]
+    ]
+    assert JsonFormatter(f"{path}{{a}}")(table) == [
+        [{"a": row["a"]} for row in line[inner]] for line in table[outer]
+    ]

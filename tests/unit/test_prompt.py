@@ -192,3 +192,22 @@ def test_slots_are_filled_once_and_nothing_else_changes(pieces, values, said):
     assert Prompt(template).messages({**values, "said": said}) == [system(expected), user(said)]
     if used:
         assert Prompt({"user": template}).messages(values) == [user(expected)]
+
+
+@given(anything, anything, anything, anything)
+def test_both_parts_and_the_history_arrive_as_they_were_or_fail_by_name(
+    instructions, template, answered, said
+):
+    prompt = Prompt(
+        {"system": instructions, "user": f"{template} {{q}}"}, history=[["x", answered]]
+    )
+    names = [*slot_names(instructions), *slot_names(f"{template} {{q}}")]
+    missing = [name for name in names if name != "q"]
+    if missing:
+        with pytest.raises(LazynbError, match=re.escape(f"{{{missing[0]}}}")):
+            prompt.messages({"q": said})
+        return
+    first = [system(instructions.replace("{q}", said))] if "q" in slot_names(instructions) else []
+    first = first or ([system(instructions)] if instructions else [])
+    turns = [user("x"), {"role": "assistant", "content": answered}]
+    assert prompt.messages({"q": said}) == [*first, *turns, user(f"{template} {said}")]

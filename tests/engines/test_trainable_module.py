@@ -15,12 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lazynb import StreamCallHelper, TrainableModule, deploy
 from lazynb.errors import JobError, LazynbError
 from lazynb.flow import _0, bind, pipeline
 from lazynb.formatter import JsonFormatter
-from lazynb.jobs import manager
+from lazynb.jobs import manager, ports
 
 pytest.importorskip("xllamacpp")
 
@@ -67,6 +69,14 @@ def own(place, demo_model):
     for job in manager().jobs():
         if job.spec.options == module._deployment.options and job.live:
             job.stop()
+
+
+def kill(job):
+    """Kill a service and wait until it is dead, which is before its supervisor says so."""
+    port = job.state.port
+    os.kill(job.state.process.pid, signal.SIGKILL)
+    while ports.taken(port):
+        pass
 
 
 # Its life.
@@ -136,7 +146,7 @@ def test_its_state_and_its_log(own):
 
 def test_the_call_after_a_crash_starts_the_service_again(own):
     crashed = own.start().job
-    os.kill(crashed.state.process.pid, signal.SIGKILL)
+    kill(crashed)
     assert own("hello", **SURE)
     assert own.job.id != crashed.id
     assert own.status() == "ready"
@@ -146,7 +156,7 @@ def test_a_crash_during_a_call_is_an_error_and_the_next_call_works(own):
     own.start()
     answer = own.answer(STORY, **LONG)
     next(iter(reader := answer.parts()))
-    os.kill(own.job.state.process.pid, signal.SIGKILL)
+    kill(own.job)
     with pytest.raises(LazynbError):
         list(reader)
     assert answer.text  # what came before is kept
@@ -380,3 +390,22 @@ def test_streams_on_an_event_loop_never_mix(parrot):
         return await asyncio.gather(*map(read, SPEECHES))
 
     assert asyncio.run(main()) == [(said, "".join(said)) for said in SPEECHES]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.lists(st.text(min_size=1), max_size=8), min_size=2, max_size=6))
+def test_any_texts_at_the_same_time_arrive_as_they_were(parrot, speeches):
+    def read(pieces):
+        stream = StreamCallHelper(parrot.share(format=str.upper))(script(pieces))
+        return list(stream), stream.result
+
+    async def main():
+        return await asyncio.gather(*(parrot.acall(script(pieces)) for pieces in speeches))
+
+    whole = ["".join(pieces) for pieces in speeches]
+    with ThreadPoolExecutor(len(speeches)) as pool:
+        streams = pool.map(read, speeches)
+        assert asyncio.run(main()) == whole
+        for pieces, text, (chunks, result) in zip(speeches, whole, streams, strict=True):
+            assert chunks == pieces
+            assert result == text.upper()
