@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -342,14 +343,24 @@ def test_the_history_of_a_call_is_what_the_model_knows(model):
 def test_conversations_in_several_threads_never_mix(model):
     def talk(name):
         stream = StreamCallHelper(model.share(stream=True))
-        texts = []
-        for _ in range(2):
-            texts.append("".join(stream(ASK, llm_chat_history=met(name), **SURE)))
-            texts.append(model(ASK, llm_chat_history=met(name), **SURE))
-        return [named(text) for text in texts]
+        streamed = "".join(stream(ASK, llm_chat_history=met(name), **SURE))
+        return [named(streamed), named(model(ASK, llm_chat_history=met(name), **SURE))]
 
     with ThreadPoolExecutor(len(NAMES)) as pool:
-        assert list(pool.map(talk, NAMES)) == [[[name]] * 4 for name in NAMES]
+        assert list(pool.map(talk, NAMES)) == [[[name]] * 2 for name in NAMES]
+
+
+def test_conversations_on_an_event_loop_never_mix(model):
+    async def talk(name):
+        stream = StreamCallHelper(model.share(stream=True))
+        streamed = [c async for c in stream(ASK, llm_chat_history=met(name), **SURE)]
+        plain = await model.acall(ASK, llm_chat_history=met(name), **SURE)
+        return [named("".join(streamed)), named(plain)]
+
+    async def main():
+        return await asyncio.gather(*map(talk, NAMES))
+
+    assert asyncio.run(main()) == [[[name]] * 2 for name in NAMES]
 
 
 # Many streams at once, to the letter: from a server that says what it is told.
@@ -390,6 +401,30 @@ def test_streams_on_an_event_loop_never_mix(parrot):
         return await asyncio.gather(*map(read, SPEECHES))
 
     assert asyncio.run(main()) == [(said, "".join(said)) for said in SPEECHES]
+
+
+def test_leaving_a_stream_that_stalls_cancels_at_once(parrot):
+    """Its next chunk is a minute away, so that nothing but the cancelling itself can end it."""
+    at_work = parrot.url.replace("/v1", "/running")
+
+    def wait_until_running(count):
+        deadline = time.monotonic() + 2
+        while json.load(urllib.request.urlopen(at_work, timeout=5)) != count:
+            assert time.monotonic() < deadline, f"not {count} at work"
+            time.sleep(0.02)
+
+    async def leave():
+        async for _ in StreamCallHelper(parrot)(stalls):
+            break
+        await asyncio.to_thread(wait_until_running, 0)
+
+    stalls = json.dumps({"say": ["a", "b"], "rate": 1 / 60})
+    wait_until_running(0)
+    for _ in StreamCallHelper(parrot)(stalls):
+        wait_until_running(1)
+        break
+    wait_until_running(0)
+    asyncio.run(leave())
 
 
 @settings(max_examples=12, deadline=None)
