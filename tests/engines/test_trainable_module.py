@@ -137,6 +137,30 @@ def test_a_restart_serves_what_is_configured_now(own):
     assert own("hello", **SURE)
 
 
+def test_a_restart_takes_the_other_modules_of_the_service_along(own):
+    other = TrainableModule(NAME).deploy_method(deploy.llamacpp, n_ctx=1024)
+    child = own.share("Be brief.")
+    own.start()
+    other.start()
+    own.restart()
+    assert other.status() == "stopped"  # it did not ask for this, and learns of it by its next call
+    assert other("hello", **SURE)
+    assert child("hello", **SURE)
+    assert other.job.id == own.job.id == child.job.id
+    own.stop()
+    assert other.status() == "ready"
+
+
+def test_first_calls_at_the_same_time_start_one_service(own):
+    others = [
+        TrainableModule(NAME).deploy_method(deploy.llamacpp, n_ctx=1024).share() for _ in range(3)
+    ]
+    modules = [own, own.share(), *others]
+    with ThreadPoolExecutor(len(modules)) as pool:
+        assert all(pool.map(lambda module: module("hello", **SURE), modules))
+    assert len({module.job.id for module in modules}) == 1
+
+
 def test_its_state_and_its_log(own):
     assert own.start(wait=False).status() in {"queued", "preparing", "loading", "ready"}
     assert own.wait().status() == "ready"
