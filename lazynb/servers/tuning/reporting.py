@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,15 @@ def _entries() -> Iterator[dict[str, Any]]:
     if LOG.exists():
         with LOG.open(encoding="utf-8") as file:
             yield from (json.loads(line) for line in file if line.strip())
+
+
+def drop_torn_checkpoints() -> None:
+    """Remove the checkpoints that a killed run was just writing: their state is written last."""
+    for checkpoint in LOG.parent.glob("checkpoint-*"):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_bytes())
+        except (OSError, ValueError):
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def finish(version: dict[str, Any]) -> None:

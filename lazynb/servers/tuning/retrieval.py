@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reporting import final_metrics, finish, follower, progress, write_entry
+from reporting import drop_torn_checkpoints, final_metrics, finish, follower, progress, write_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +60,7 @@ def train(plan: dict[str, Any]) -> Any:
     from transformers import HfArgumentParser
     from transformers.trainer_utils import get_last_checkpoint
 
+    drop_torn_checkpoints()
     output = Path(plan["train"]["output_dir"])
     last = get_last_checkpoint(str(output)) if output.is_dir() else None
     runner_class, arguments = classes(plan["kind"])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import weights
-from reporting import final_metrics, finish, follower, progress
+from reporting import drop_torn_checkpoints, final_metrics, finish, follower, progress
 
 ADAPTERS = ("lora", "oft")
 """Ways of fine-tuning that leave an adapter."""
@@ -57,6 +57,7 @@ def train(config: dict[str, Any]) -> None:
     """Train, from the last checkpoint on where there is one."""
     from llamafactory.train.tuner import run_exp
 
+    drop_torn_checkpoints()
     run_exp(config, callbacks=[follower()])
 
 
