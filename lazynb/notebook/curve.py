@@ -125,7 +125,8 @@ def status_line(run: Run, curve: Curve) -> str:
         words.append(state.text)
     elif "loss" in latest:
         words += [f"{latest['current_steps']} steps", f"loss {latest['loss']:.4f}"]
-    if status == "training" and latest.get("remaining_time"):
+    stepping = status == "training" and state is not None and state.done is not None
+    if stepping and latest.get("remaining_time"):
         words.append(f"{latest['remaining_time']} left")
     return " · ".join(words)
 
