@@ -33,6 +33,8 @@ CHECKPOINTS = 10
 """Checkpoints in a run; the last two are kept. A run that was killed goes on from one."""
 POINTS = 200
 """Points of the loss curve that a run is logged with, at least, where it has so many steps."""
+BLOCKS = 100
+"""Characters for each token of a block below which plain text is trained on row by row."""
 STAGES = {
     "messages": ("sft",),
     "preference": ("dpo", "rm"),
@@ -66,6 +68,11 @@ CAUSES = [
         pattern=r"(CUDA out of memory|OutOfMemoryError|DefaultCPUAllocator: can't allocate memory)",
         cause="there is not enough memory for this run",
         hint="Use a smaller per_device_train_batch_size or cutoff_len; the last checkpoint is kept: run.resume() goes on.",
+    ),
+    CauseRule(
+        pattern=r"Cannot find sufficient samples",
+        cause="no row is left to learn from",
+        hint="Use a smaller cutoff_len, or more data.",
     ),
     CauseRule(
         pattern=r"No space left on device",
@@ -121,6 +128,9 @@ def plan(
         )
     _write_data(dataset, folder)
     guess = estimate(model, dataset, options)
+    defaults = _defaults(guess, options)
+    if stage == "pt" and dataset.characters < BLOCKS * guess.cutoff:
+        defaults["packing"] = False  # LLaMA-Factory makes blocks of full length, and drops the rest
     return {
         "estimate": str(guess),
         "base": model.path,
@@ -128,7 +138,7 @@ def plan(
         if model.format == "gguf"
         else "",
         "train": {
-            **_defaults(guess, options),
+            **defaults,
             **options,
             "stage": stage,
             "do_train": True,

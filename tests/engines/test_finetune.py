@@ -129,6 +129,22 @@ def test_mistakes_are_told_before_anything_starts():
     assert not lazynb.runs("wrong")
 
 
+STAGES = {
+    "dpo": [{"prompt": f"say {n}", "chosen": f"{n}!", "rejected": "no"} for n in range(8)],
+    "kto": [{"instruction": f"say {n}", "output": f"{n}!", "label": n % 2 == 0} for n in range(8)],
+    "pt": [{"text": f"The number {n} is followed by {n + 1}."} for n in range(8)],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_preferences_feedback_and_plain_text_train_as_well(stage):
+    run = start(DEMO, STAGES[stage], target=stage, options={"max_steps": 1})
+    assert run.plan["train"]["stage"] == stage
+    run.wait(240)
+    assert run.version.metrics["current_steps"] == 1
+    assert run.version.path.name == "model.gguf"
+
+
 ANIMALS = [
     "cat",
     "dog",
