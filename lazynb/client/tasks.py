@@ -12,6 +12,7 @@ import msgspec
 from lazynb.client import failures, generate
 from lazynb.client.requests import post
 from lazynb.client.wire import Chunk
+from lazynb.vectors import Embedding, Embeddings, Ranking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ async def embed(
     timeout = options.pop("timeout", None)
     several = not isinstance(texts, str)
     if several and not texts:
-        return []
+        return Embeddings()
     body = {"input": list(texts) if several else texts, "encoding_format": "base64", **options}
     answer = _read(endpoint, await post(endpoint, "/embeddings", body, timeout), _Vectors)
     ordered = sorted(answer.data, key=lambda item: item.index)
@@ -60,20 +61,20 @@ async def embed(
     if len(vectors) != (len(texts) if several else 1):
         message = f"{endpoint.name} sent {len(vectors)} embeddings, not as many as asked for"
         raise failures.failure(endpoint, message)
-    return vectors if several else vectors[0]
+    return Embeddings(vectors, texts) if several else vectors[0]
 
 
-def _numbers(endpoint: Endpoint, vector: list[float] | str) -> list[float]:
+def _numbers(endpoint: Endpoint, vector: list[float] | str) -> Embedding:
     """Read a vector: numbers, or little-endian 32-bit floats as base64."""
     if not isinstance(vector, str):
-        return vector
+        return Embedding(vector)
     try:
         numbers = array("f", base64.b64decode(vector, validate=True))
     except ValueError:
         raise failures.nonsense(endpoint, vector.encode()) from None
     if sys.byteorder == "big":
         numbers.byteswap()
-    return numbers.tolist()
+    return Embedding(numbers)
 
 
 class _Rank(msgspec.Struct):
@@ -95,13 +96,14 @@ async def rerank(
     """Return `(index, score)` of the documents, best first, `top_n` of them; errors as `post`."""
     timeout = options.pop("timeout", None)
     if not documents:
-        return []
+        return Ranking((), query, documents)
     body = {"query": query, "documents": list(documents), **options}
     if top_n is not None:
         body["top_n"] = top_n
     answer = _read(endpoint, await post(endpoint, "/rerank", body, timeout), _Ranks)
     best = sorted(answer.results, key=lambda item: -item.relevance_score)
-    return [(item.index, item.relevance_score) for item in best[:top_n]]
+    ranks = [(item.index, item.relevance_score) for item in best[:top_n]]
+    return Ranking(ranks, query, documents)
 
 
 def _read(endpoint: Endpoint, data: dict[str, Any], shape: type[Any]) -> Any:
