@@ -36,6 +36,7 @@ SETTINGS: dict[str, Setting] = {
     "model_source": Setting(
         Literal["modelscope", "huggingface"], "modelscope", "The hub that is asked first"
     ),
+    "offline": Setting(bool, False, "Never download: only what is on this machine"),
     "train_target_root": Setting(str, "./save_ckpt", "Where fine-tuned weights are saved"),
     "autostart": Setting(bool, True, "Calling a model that is not running starts it"),
     "plain": Setting(bool, False, "Never use widgets: plain output in every front end"),

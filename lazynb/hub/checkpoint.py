@@ -107,7 +107,7 @@ def _best(names: list[str], file: str) -> str:
 
 def _gguf_type(path: Path) -> ModelType:
     architecture = gguf.metadata(path).get("architecture", "")
-    by_name = _name_type(path.stem)
+    by_name = name_type(path.stem)
     if architecture in GGUF_EMBEDDERS and by_name != "rerank":
         return "embed"
     return by_name
@@ -125,10 +125,11 @@ def _folder_type(path: Path) -> ModelType:
         for endings, kind in ARCHITECTURES:
             if name.endswith(endings):
                 return kind
-    return _name_type(path.name)
+    return name_type(path.name)
 
 
-def _name_type(name: str) -> ModelType:
+def name_type(name: str) -> ModelType:
+    """Guess what a model is for by its name."""
     name = name.casefold()
     return next((kind for parts, kind in NAMES if any(part in name for part in parts)), "chat")
 

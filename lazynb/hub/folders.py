@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from lazynb.config import config
 from lazynb.hub.checkpoint import Checkpoint, recognise
 from lazynb.hub.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lazynb.hub.model import Format
     from lazynb.hub.source import Report, Wanted
 
 
@@ -70,6 +72,11 @@ class Folders:
 
     def fetch(self, model: Model, report: Report) -> None:
         """Never called: what lies here is present."""
+
+
+def folder(name: str, format_: Format) -> Path:
+    """Return the folder in the cache for a model."""
+    return config.cache_dir / (f"{name}-gguf" if format_ == "gguf" else name)
 
 
 def listing(root: Path) -> dict[str, Path]:

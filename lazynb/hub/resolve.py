@@ -1,6 +1,6 @@
 """From a name to weights: ask the sources in order, and fetch what is not here yet.
 
-The order: the path as given, the roots of `LAZYLLM_MODEL_PATH`, the cache, the model package.
+The order: the path as given, the roots of `LAZYLLM_MODEL_PATH`, the cache, the model package, the hubs.
 Nothing is downloaded and nothing heavy imported to resolve a name; `fetch` downloads, once per
 machine however many ask.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lazynb.config import config
-from lazynb.errors import ModelNotFoundError
-from lazynb.hub import catalogue
-from lazynb.hub.checkpoint import recognise
+from lazynb.errors import LazynbError, ModelNotFoundError
+from lazynb.hub import catalogue, hubs
+from lazynb.hub.checkpoint import name_type, recognise
 from lazynb.hub.folders import Folders, GivenPath, is_path, listing
 from lazynb.hub.package import ModelPackage
 from lazynb.hub.pip import disk_error
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from lazynb.hub.model import Format, Model, ModelType
 
-SOURCES: tuple[Source, ...] = (
+LOCAL: tuple[Source, ...] = (
     GivenPath(),
     Folders("root", lambda: config.model_roots),
     Folders("cache", lambda: [config.cache_dir]),
@@ -42,6 +42,7 @@ def resolve(
     prefer: Format | None = None,
     download: bool = True,
     type: ModelType | None = None,  # noqa: A002
+    source: str = "",
 ) -> Model:
     """Find a model's weights, or where they could be fetched from. Asks no network.
 
@@ -55,6 +56,8 @@ def resolve(
         Whether weights that would have to be fetched count.
     type : str, optional
         The model's type; by default the catalogue's word, the checkpoint's own, or the name's.
+    source : {'modelscope', 'huggingface'}, optional
+        The hub that is asked first; by default `config.model_source`.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def resolve(
     """
     name = name.strip().rstrip("/") or name.strip()
     wanted = Wanted(name, catalogue.find(name), type)
-    sources = SOURCES[:1] if is_path(name) else SOURCES
+    sources = LOCAL[:1] if is_path(name) else (*LOCAL, *hubs.ordered(source))
     found = [model for source in sources for model in source.find(wanted)] if name else []
     usable = [model for model in found if model.present or download]
     if not usable:
@@ -91,12 +94,35 @@ def fetch(model: Model, report: Report | None = None) -> Model:
     """
     if model.present:
         return model
+    if config.offline:
+        hint = "Unset it to download, or put the weights into a folder of LAZYLLM_MODEL_PATH."
+        raise LazynbError(
+            f"{model.name} is not on this machine, and LAZYLLM_OFFLINE is set", hint=hint
+        )
     report = report or ProgressLines()
-    source = next(source for source in SOURCES if source.name == model.source)
+    source = next(s for s in (*LOCAL, *hubs.HUBS) if s.name == model.source)
+    path = Path(model.path)
     with _locked(model, report):
-        if not recognise(Path(model.path)):  # or another process brought it meanwhile
-            source.fetch(model, report)
-    return msgspec.structs.replace(model, present=True)
+        if not recognise(path):  # or another process brought it meanwhile
+            try:
+                source.fetch(model, report)
+            except OSError as error:
+                raise disk_error(error, path) from error
+    found = recognise(path)
+    if found is None:
+        hint = "Its page says how it is used; `type=` and an engine of your choice may help."
+        raise LazynbError(
+            f"{model.name} was downloaded, and is no model that lazynb knows", hint=hint
+        )
+    guessed = model.type == name_type(model.name) and catalogue.find(model.name) is None
+    return msgspec.structs.replace(
+        model,
+        present=True,
+        path=str(found.path),
+        format=found.format,
+        type=found.type if guessed else model.type,
+        size=found.size,
+    )
 
 
 def known_names() -> list[str]:
@@ -162,4 +188,5 @@ def _not_found(
     known = {known.casefold(): known for known in known_names()}
     near = [known[match] for match in get_close_matches(name.casefold(), known, n=3)]
     hint = f"Did you mean {', '.join(near)}? " if near else ""
+    hint += "A model of a hub is written owner/name. "
     return ModelNotFoundError(f"There is no model {name!r}", hint=f"{hint}Looked in: {looked}.")

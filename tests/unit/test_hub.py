@@ -255,12 +255,27 @@ def test_near_names_include_what_lies_in_a_root(place, monkeypatch):
         resolve("zebra-7")
 
 
-def test_a_model_that_only_the_hubs_have_says_so_and_where_to_put_it():
+def test_a_model_that_only_the_hubs_have_is_fetched_from_the_one_that_is_wanted(monkeypatch):
+    assert resolve("qwen2-1.5b").source == "modelscope"
+    assert resolve("qwen2-1.5b", source="huggingface").source == "huggingface"
+    monkeypatch.setenv("LAZYLLM_MODEL_SOURCE", "huggingface")
+    assert resolve("qwen2-1.5b").source == "huggingface"
     with pytest.raises(ModelNotFoundError) as caught:
-        resolve("qwen2-1.5b")
-    assert "qwen/Qwen2-1.5B on modelscope" in caught.value.hint
-    assert "Qwen/Qwen2-1.5B on huggingface" in caught.value.hint
+        resolve("qwen2-1.5b", download=False)
     assert "LAZYLLM_MODEL_PATH" in caught.value.hint
+
+
+def test_a_hub_id_is_a_model_to_be_fetched(place):
+    model = resolve("someone/bge-small-of-mine")
+    assert (model.type, model.format, model.present) == ("embed", "safetensors", False)
+    assert model.path == str(place / "home" / "models" / "someone" / "bge-small-of-mine")
+    assert resolve("someone/their-GGUF:Q8_0").format == "gguf"
+
+
+def test_offline_nothing_is_fetched(monkeypatch):
+    monkeypatch.setenv("LAZYLLM_OFFLINE", "1")
+    with pytest.raises(LazynbError, match="LAZYLLM_OFFLINE"):
+        fetch(resolve("qwen2-1.5b"))
 
 
 def test_without_download_a_missing_model_is_an_error():
