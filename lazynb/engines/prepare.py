@@ -49,9 +49,16 @@ def prepare(folder: Path) -> None:
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=JobSpec)
     engine = None if spec.engine in AUTO else get(spec.engine)
     kind = msgspec.convert(spec.type, hub.ModelType) if spec.type else None
+    if spec.kind == "download":
+        hub.fetch(hub.resolve(spec.model, type=kind, **spec.options))
+        return
     model = hub.resolve(spec.model, prefer=engine.formats[0] if engine else None, type=kind)
-    engine = engine or choose(model)[0]
-    command = plan(hub.fetch(model), engine, spec.options, spec.name)
+    if engine is None:
+        choose(model)  # fails before the download where nothing here could serve it
+    model = hub.fetch(model)
+    if engine is None or (kind is None and model.type not in engine.types):
+        engine = choose(model)[0]  # the checkpoint tells its type better than a hub's id
+    command = plan(model, engine, spec.options, spec.name)
     write_command(folder, msgspec.structs.replace(command, engine=engine.name))
 
 

@@ -132,8 +132,12 @@ def known_names() -> list[str]:
     for root in [*config.model_roots, config.cache_dir]:
         for path in listing(root).values():
             name = path.name.removesuffix(".gguf")
-            if name.removesuffix("-gguf").casefold() not in known and recognise(path):
+            if name.removesuffix("-gguf").casefold() in known:
+                continue
+            if recognise(path):
                 names.append(name)
+            elif path.is_dir():  # of an owner: `Qwen/Qwen3-0.6B`
+                names += [f"{name}/{p.name}" for p in listing(path).values() if recognise(p)]
     return list(dict.fromkeys(names))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -140,13 +141,14 @@ class Transfer:
 
     def _wait(self, ended: SimpleQueue[Exception | None]) -> None:
         whole = 0
+        begin, already = time.monotonic(), sum(_there(self.folder, file) for file in self.files)
         while whole < len(self.files):
-            self._tell()
+            self._tell(time.monotonic() - begin, already)
             with suppress(Empty):
                 if error := ended.get(timeout=PERIOD):
                     raise error
                 whole += 1
-        self._tell()
+        self._tell(time.monotonic() - begin, already)
 
     def _work(
         self,
@@ -175,8 +177,8 @@ class Transfer:
             path.unlink()
         raise ChecksumError(file.path)
 
-    def _tell(self) -> None:
-        """Tell how many files are whole, how far the others are, and the bytes.
+    def _tell(self, seconds: float, already: int) -> None:
+        """Tell how many files are whole, how far the others are, the bytes, and how fast they come.
 
         What lies on the disk says it: the same for every client, and right after a cut.
         """
@@ -188,8 +190,24 @@ class Transfer:
                 whole += 1
             elif size:
                 coming.append(f"{file.path} {size / file.size:.0%}")
-        text = f"downloading · {whole} of {len(self.files)} files"
-        self.report(" · ".join([text, *coming]), done, sum(file.size for file in self.files))
+        total = sum(file.size for file in self.files)
+        rate = (done - already) / seconds if seconds >= 1 else 0.0
+        text = [
+            f"{whole} of {len(self.files)} files",
+            f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB",
+        ]
+        if rate and done < total:
+            text.append(f"{rate / 1e6:.1f} MB/s, {clock((total - done) / rate)} left")
+        self.report(" · ".join([*text, *coming]), done, total)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as people write it: 45 s, 12:05, 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
 
 
 def publish(folder: Path, target: Path, manifest: Manifest) -> None:

@@ -85,13 +85,14 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """What was asked for.
 
     Either `command` is known, or `prepare` is a program (an argument list, run with the job's folder as
-    its last argument) that finds it out, downloading the weights on the way: it writes `command.json`.
+    its last argument) that finds it out, downloading the weights on the way: it writes `command.json`. A download
+    is over with that.
     """
 
     id: str
     name: str
     """What the user calls it; also the service's model name on the wire."""
-    kind: Literal["service", "training"] = "service"
+    kind: Literal["service", "training", "download"] = "service"
     model: str = ""
     engine: str = ""
     """The engine's name; empty: to be chosen by `prepare`."""

@@ -7,10 +7,9 @@ import time
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from lazynb import hub
 from lazynb.config import SETTINGS, config
 from lazynb.errors import OptionError
-from lazynb.notebook import training
+from lazynb.notebook import models, training
 from lazynb.notebook.arguments import Parser, deploy_parser, engine_options, split
 
 if TYPE_CHECKING:
@@ -106,12 +105,6 @@ def chat(magics: LazyMagics, line: str) -> None:
         sys.stdout.write(f"{name} · {turns} turn{'s' if turns != 1 else ''}\n")
 
 
-def models(_: LazyMagics, line: str) -> None:
-    """List the models that have a name here."""
-    Parser("%lazyllm models").parse(line)
-    sys.stdout.write("\n".join(sorted(hub.known_names(), key=str.lower)) + "\n")
-
-
 def install(_: LazyMagics, line: str) -> None:
     """Make or update the environment of an engine: install ENGINE."""
     from lazynb.engines import environment
@@ -154,7 +147,9 @@ COMMANDS: dict[str, Callable[[LazyMagics, str], Any]] = {
     "logs": logs,
     "show": show,
     "chat": chat,
-    "models": models,
+    "models": models.models,
+    "pull": models.pull,
+    "rm": models.rm,
     "install": install,
     "doctor": doctor,
     "config": settings,

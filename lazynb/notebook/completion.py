@@ -9,6 +9,8 @@ from lazynb.config import SETTINGS, config
 from lazynb.notebook.arguments import ask_parser, deploy_parser, finetune_parser
 from lazynb.notebook.commands import COMMANDS
 
+MODELS = ("deploy", "finetune", "pull", "models", "rm")
+
 
 def complete(_: Any, event: Any) -> list[str]:
     """Return what could stand where the cursor is; `event` is IPython's."""
@@ -22,7 +24,7 @@ def complete(_: Any, event: Any) -> list[str]:
         if cell:
             return ask_parser().options()
         return _options(command)
-    if (cell and position == 1) or (command in ("deploy", "finetune") and position == 2):  # noqa: PLR2004
+    if (cell and position == 1) or (command in MODELS and position == 2):  # noqa: PLR2004
         return [*hub.known_names(), *_running()]
     return {
         "stop": [*_running(), "all"],

@@ -46,7 +46,7 @@ def show_job(job: Job, *, block: bool) -> None:
     view = JobView(job)
     if block:
         frontend.wait(view.over, serve=frontend.frontend() == "page")
-        job.wait()
+        job.wait(ended=job.spec.kind == "download")
 
 
 class JobView:
@@ -89,6 +89,8 @@ def line(job: Job, state: JobState) -> str:
     if state.phase == "ready":
         seconds = state.since - job.spec.created
         return f"{job.name} · ready in {seconds:.1f} s · {state.engine} · {job.url}"
+    if job.spec.kind == "download" and state.phase == "stopped" and state.returncode == 0:
+        return f"{job.spec.model} · downloaded in {state.since - job.spec.created:.0f} s"
     if state.phase in ENDED_PHASES:
         return f"{job.name} · {state.phase}" + (f": {state.cause}" if state.cause else "")
     return f"{job.name} · {state.phase}" + (f": {state.text}" if state.text else "")
@@ -132,4 +134,4 @@ def _print(job: Job, *, block: bool) -> None:
             break
         time.sleep(PERIOD / 5)
     if block:
-        job.wait()
+        job.wait(ended=job.spec.kind == "download")

@@ -3,91 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
-HUB = Path(__file__).parents[1] / "programs" / "hub.py"
-FETCH = "import sys; from lazynb.hub import fetch, resolve; print(fetch(resolve(sys.argv[1])).path)"
-WEIGHTS = os.urandom(6_000_000)
+from lazynb.errors import LazynbError, ModelNotFoundError
+from lazynb.hub import store
+from tests.local_hub import FETCH, WEIGHTS, LocalHub
+
 HUBS = ("modelscope", "huggingface")
-
-
-class LocalHub:
-    """The stand-in, and a machine that uses it."""
-
-    def __init__(self, folder: Path, source: str, home: Path) -> None:
-        self.folder, self.source, self.home = folder, source, home
-        folder.mkdir()
-        self.process = subprocess.Popen(
-            [sys.executable, HUB, folder], stdout=subprocess.PIPE, text=True
-        )
-        self.port = self.process.stdout.readline().strip()
-        self.env = {
-            **{name: text for name, text in os.environ.items() if not name.endswith("_proxy")},
-            "LAZYLLM_HOME": str(home),
-            "LAZYLLM_MODEL_SOURCE": source,
-            "LAZYLLM_MODEL_CACHE_DIR": "",
-            "LAZYLLM_MODEL_PATH": "",
-            "HF_HOME": str(home / "hf"),
-            "HF_ENDPOINT": f"http://127.0.0.1:{self.port}",
-            "MODELSCOPE_ENDPOINT": f"http://127.0.0.1:{self.port}",
-            "MODELSCOPE_CACHE": str(home / "ms"),
-            "MODELSCOPE_CREDENTIALS_PATH": str(home / "ms-login"),
-        }
-
-    def repository(self, name="someone/tiny", **files) -> Path:
-        folder = self.folder / name
-        facts = json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()
-        for path, data in ({"config.json": facts, "model.safetensors": WEIGHTS} | files).items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_bytes(data)
-        return folder
-
-    def faults(self, **faults) -> None:
-        (self.folder / "faults.json").write_text(json.dumps(faults))
-
-    def fetch(self, name="someone/tiny", timeout=60, **env):
-        return subprocess.run(
-            [sys.executable, "-c", FETCH, name],
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def begin(self, name="someone/tiny"):
-        return subprocess.Popen(
-            [sys.executable, "-c", FETCH, name],
-            env=self.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def asked(self, name="model.safetensors") -> list[str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/asked") as answer:
-            return [range_ for file, range_ in json.loads(answer.read()) if file == name]
-
-    @property
-    def model(self) -> Path:
-        return self.home / "models" / "someone" / "tiny"
 
 
 @pytest.fixture(params=HUBS)
 def hub(request, tmp_path):
     hub = LocalHub(tmp_path / "hub", request.param, tmp_path / "home")
     yield hub
-    hub.process.kill()
-    hub.process.wait()
+    hub.close()
 
 
 def progress(ran) -> list[dict]:
@@ -141,8 +76,9 @@ def test_progress_is_told_by_file_and_in_total(hub):
     assert len(set(done)) > 4
     assert done[-1] == total
     texts = "\n".join(line["text"] for line in said)
-    assert re.search(r"1 of 3 files · model.safetensors \d+% · second.safetensors \d+%", texts)
-    assert "3 of 3 files" in texts
+    assert re.search(r"1 of 3 files · \d of 12 MB.* · model.safetensors \d+% · second", texts)
+    assert re.search(r"\d\.\d MB/s, \d s left", texts)
+    assert "3 of 3 files · 12 of 12 MB" in texts
 
 
 def test_a_line_that_is_cut_goes_on_where_it_was(hub):
@@ -151,7 +87,7 @@ def test_a_line_that_is_cut_goes_on_where_it_was(hub):
     ran = hub.fetch()
     assert ran.returncode == 0, ran.stderr
     assert (hub.model / "model.safetensors").read_bytes() == WEIGHTS
-    first, second = hub.asked()
+    _, second = hub.asked()
     assert re.fullmatch(r"bytes=[1-9]\d{5,}-\d*", second)
 
 
@@ -253,8 +189,7 @@ def test_the_other_hub_is_named_when_it_has_the_model(hub, tmp_path):
         said = failure(hub.fetch(**{variable: f"http://127.0.0.1:{other.port}"}))
         assert f"%lazyllm pull someone/tiny --source {name}" in said
     finally:
-        other.process.kill()
-        other.process.wait()
+        other.close()
 
 
 def test_a_model_that_cannot_fit_is_refused_before_it_comes(hub):
@@ -314,3 +249,32 @@ def test_the_quantisation_of_a_gguf_repository_is_the_one_asked_for(hub):
     said = failure(hub.fetch("someone/it-GGUF:Q2_K"))
     assert "no gguf weights Q2_K" in said
     assert "it-F16.gguf" in said
+
+
+def test_what_is_on_this_machine_is_listed_with_its_origin_and_removed(hub, monkeypatch):
+    hub.repository()
+    assert hub.fetch().returncode == 0
+    rest = hub.model.with_name(".half.part")
+    rest.mkdir()
+    (rest / "model.safetensors.incomplete").write_bytes(bytes(1000))
+    for name in ("LAZYLLM_HOME", "LAZYLLM_MODEL_CACHE_DIR", "LAZYLLM_MODEL_PATH"):
+        monkeypatch.setenv(name, hub.env[name])
+    half, tiny = store.stored()
+    assert (half.name, half.type, half.bytes) == ("someone/half", None, 1000)
+    assert (tiny.name, tiny.type, tiny.format) == ("someone/tiny", "chat", "safetensors")
+    assert tiny.origin.startswith(f"{hub.source}: someone/tiny@")
+    assert store.remove("someone/half") == 1000
+    assert store.remove("Someone/Tiny") > len(WEIGHTS)
+    assert list((hub.home / "models").glob("[!.]*")) == []
+    with pytest.raises(ModelNotFoundError, match="not in the cache"):
+        store.remove("someone/tiny")
+
+
+def test_only_what_lazynb_downloaded_is_removed(hub, monkeypatch):
+    hub.repository()
+    monkeypatch.setenv("LAZYLLM_HOME", str(hub.home))
+    monkeypatch.setenv("LAZYLLM_MODEL_CACHE_DIR", "")
+    monkeypatch.setenv("LAZYLLM_MODEL_PATH", str(hub.folder))
+    with pytest.raises(LazynbError, match="a folder of yours"):
+        store.remove("someone/tiny")
+    assert (hub.folder / "someone/tiny/model.safetensors").exists()
