@@ -90,6 +90,8 @@ class Supervisor:
         if self._run_to_end(preparation) != 0:
             raise self._failure(preparation)
         self._end_all(FAILED_GRACE)
+        if self.spec.kind == "download":
+            raise Ending("stopped", returncode=0)
         try:
             return self.folder.read_command()
         except (OSError, msgspec.DecodeError) as error:
