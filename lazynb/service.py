@@ -95,7 +95,7 @@ def service(
     from lazynb.jobs.spec import JobSpec
 
     options = dict(options or {})
-    prefer = engines.get(engine).formats[0] if engine != "auto" else None
+    prefer = engines.get(engine).formats[0] if engine != "auto" else engines.form()
     model = resolve(name, prefer=prefer, type=type, download=download)
     chosen = engines.get(engine) if engine != "auto" else engines.choose(model)[0]
     options = chosen.check(options)

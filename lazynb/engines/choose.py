@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lazynb.engines.base import Engine
-    from lazynb.hub import Model
+    from lazynb.hub import Format, Model
     from lazynb.jobs.spec import Command
 
 
@@ -49,6 +49,14 @@ def choose(model: Model) -> tuple[Engine, str]:
     why = f"the first engine for {model.format} {model.type} models"
     why += " that is installed" if _installed(chosen) else ""
     return chosen, f"{chosen.name}: {why}"
+
+
+def form() -> Format:
+    """Return the form of weights to download on this machine where a model comes in several.
+
+    The engines of a GPU read safetensors; a CPU does best with the quantised GGUF, a quarter of the bytes.
+    """
+    return "safetensors" if nvidia() and any(_installed(get(name)) for name in FAST) else "gguf"
 
 
 def plan(model: Model, engine: Engine, options: Mapping[str, Any], name: str) -> Command:

@@ -192,7 +192,12 @@ def ordered(first: str = "") -> list[Hub]:
 def _other_has(model: Model) -> str:
     """Return the hint that the other hub has a model; empty where it has not, or does not answer soon."""
     hub = next(hub for hub in HUBS if hub.name != model.source)
-    place = hub.place(model.name, "gguf" if model.format == "gguf" else "safetensors")
+    same: Format = "gguf" if model.format == "gguf" else "safetensors"
+    other: Format = "safetensors" if same == "gguf" else "gguf"
+    form, place = next(
+        ((form, found) for form in (same, other) if (found := hub.place(model.name, form))),
+        (same, None),
+    )
     found: SimpleQueue[bool] = SimpleQueue()
 
     def ask(place: Place) -> None:
@@ -203,7 +208,10 @@ def _other_has(model: Model) -> str:
         threading.Thread(target=ask, args=(place,), daemon=True).start()
         with suppress(Empty):
             if found.get(timeout=PATIENCE):
-                return f"{hub.client.title} has it: %lazyllm pull {model.name} --source {hub.name}"
+                command = f"%lazyllm pull {model.name} --source {hub.name}"
+                return f"{hub.client.title} has it: {command}" + f" --format {form}" * (
+                    form != same
+                )
     return ""
 
 
