@@ -198,16 +198,16 @@ def _other_has(model: Model) -> str:
         ((form, found) for form in (same, other) if (found := hub.place(model.name, form))),
         (same, None),
     )
-    found: SimpleQueue[bool] = SimpleQueue()
+    answer: SimpleQueue[bool] = SimpleQueue()
 
     def ask(place: Place) -> None:
         with suppress(Exception):
-            found.put(bool(hub.client.listing(place.repo, place.revision).files))
+            answer.put(bool(hub.client.listing(place.repo, place.revision).files))
 
     if place:
         threading.Thread(target=ask, args=(place,), daemon=True).start()
         with suppress(Empty):
-            if found.get(timeout=PATIENCE):
+            if answer.get(timeout=PATIENCE):
                 command = f"%lazyllm pull {model.name} --source {hub.name}"
                 return f"{hub.client.title} has it: {command}" + f" --format {form}" * (
                     form != same
