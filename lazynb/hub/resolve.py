@@ -1,6 +1,7 @@
 """From a name to weights: ask the sources in order, and fetch what is not here yet.
 
-The order: the path as given, the roots of `LAZYLLM_MODEL_PATH`, the cache, the model package, the hubs.
+The order: the path as given, the roots of `LAZYLLM_MODEL_PATH`, the cache, the caches of the
+hubs' clients, the model package, the hubs.
 Nothing is downloaded and nothing heavy imported to resolve a name; `fetch` downloads, once per
 machine however many ask.
 """
@@ -17,6 +18,7 @@ import msgspec
 from lazynb.config import config
 from lazynb.errors import LazynbError, ModelNotFoundError
 from lazynb.hub import catalogue, hubs
+from lazynb.hub.caches import ClientCaches
 from lazynb.hub.checkpoint import name_type, recognise
 from lazynb.hub.folders import Folders, GivenPath, is_path, listing
 from lazynb.hub.package import ModelPackage
@@ -32,6 +34,7 @@ LOCAL: tuple[Source, ...] = (
     GivenPath(),
     Folders("root", lambda: config.model_roots),
     Folders("cache", lambda: [config.cache_dir]),
+    ClientCaches(),
     ModelPackage(),
 )
 

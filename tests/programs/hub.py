@@ -70,6 +70,25 @@ async def huggingface_info(request):
     return web.json_response({"id": repo, "sha": COMMIT, "siblings": siblings, "private": False})
 
 
+async def huggingface_tree(request):
+    repo = f"{request.match_info['owner']}/{request.match_info['name']}"
+    if status := refused(request, repo):
+        return huggingface_refusal(status)
+    rows = []
+    for path in files(repo):
+        size, sum_ = path.stat().st_size, sha256(path)
+        row = {
+            "type": "file",
+            "path": str(path.relative_to(ROOT / repo)),
+            "size": size,
+            "oid": sum_,
+        }
+        rows.append(
+            row | ({"lfs": {"oid": sum_, "size": size, "pointerSize": 134}} if size > 1000 else {})
+        )
+    return web.json_response(rows)
+
+
 def huggingface_refusal(status):
     codes = {401: "RepoNotFound", 404: "RepoNotFound", 403: "GatedRepo"}
     headers = {"X-Error-Code": codes[status]} if status in codes else {}
@@ -172,6 +191,7 @@ async def main():
             web.get("/asked", what_was_asked),
             web.get("/api/models/{owner}/{name}", huggingface_info),
             web.get("/api/models/{owner}/{name}/revision/{revision}", huggingface_info),
+            web.get("/api/models/{owner}/{name}/tree/{revision}", huggingface_tree),
             web.get("/{owner}/{name}/resolve/{revision}/{path:.+}", huggingface_file),
             web.get("/api/v1/models/{owner}/{name}/repo/files", modelscope_files),
             web.get("/api/v1/models/{owner}/{name}/repo", modelscope_file),

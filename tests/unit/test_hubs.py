@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -278,3 +279,29 @@ def test_only_what_lazynb_downloaded_is_removed(hub, monkeypatch):
     with pytest.raises(LazynbError, match="a folder of yours"):
         store.remove("someone/tiny")
     assert (hub.folder / "someone/tiny/model.safetensors").exists()
+
+
+def test_what_another_program_has_downloaded_is_used_as_it_lies(hub, monkeypatch):
+    """The clients' own caches: a snapshot that is whole counts, one that is not does not."""
+    files = {"tokenizer.json": b"{}", "model-00001-of-00002.safetensors": WEIGHTS}
+    files["model-00002-of-00002.safetensors"] = WEIGHTS
+    parts = [name for name in files if name.startswith("model-")]
+    files["model.safetensors.index.json"] = json.dumps(
+        {"weight_map": {p: p for p in parts}}
+    ).encode()
+    folder = hub.repository(**files)
+    (folder / "model.safetensors").unlink()
+    download = {
+        "huggingface": "from huggingface_hub import snapshot_download as d; print(d('someone/tiny'))",
+        "modelscope": "from modelscope_hub import HubApi as H; print(H().download_repo('someone/tiny', 'model'))",
+    }[hub.source]
+    ran = subprocess.run(
+        [sys.executable, "-c", download], env=hub.env, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    snapshot = Path(ran.stdout.splitlines()[-1])
+    assert hub.fetch().stdout == f"{snapshot}\n"
+    assert not hub.model.exists()
+    (snapshot / parts[0]).unlink()
+    ran = hub.fetch()
+    assert ran.stdout.splitlines()[-1] == str(hub.model), ran.stderr
