@@ -42,6 +42,8 @@ SETTINGS: dict[str, Setting] = {
     "plain": Setting(bool, False, "Never use widgets: plain output in every front end"),
     "start_timeout": Setting(float, 600.0, "Seconds a service may take until it is ready"),
     "stop_grace": Setting(float, 5.0, "Seconds between SIGTERM and SIGKILL when a job is stopped"),
+    "idle_timeout": Setting(float, 0.0, "Seconds after which an unused service stops (0: never)"),
+    "memory_check": Setting(bool, True, "A service that would not fit into memory is not started"),
     "log_bytes": Setting(int, 4_000_000, "Size at which a job's log file is rotated, in bytes"),
 }
 

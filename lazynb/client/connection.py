@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from lazynb.client import failures
+from lazynb.client import activity, failures
 from lazynb.client.loop import at_exit, get_loop
 from lazynb.errors import OptionError
 
@@ -100,16 +100,17 @@ async def request(
     """
     seconds = timeout or READ_TIMEOUT
     try:
-        async with asyncio.timeout(seconds):
-            response = await _send(endpoint, method, url, _encode(body))
-            await _check(endpoint, response)
-        try:
-            yield Body(response, seconds)
-        finally:
-            if response.content.at_eof():
-                response.release()
-            else:
-                response.close()
+        with activity.counted(endpoint):
+            async with asyncio.timeout(seconds):
+                response = await _send(endpoint, method, url, _encode(body))
+                await _check(endpoint, response)
+            try:
+                yield Body(response, seconds)
+            finally:
+                if response.content.at_eof():
+                    response.release()
+                else:
+                    response.close()
     except aiohttp.ConnectionTimeoutError as error:
         raise failures.unreachable(endpoint, error) from None
     except TimeoutError:

@@ -31,6 +31,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         The model's name on the wire; empty: asked from the server when it is first needed.
     protocol : {'openai', 'vllm'}
         'vllm' is the format of the `/generate` route that old versions of vLLM had.
+    used : str
+        The path of a file whose time tells when it was used last; empty: nobody asks.
     """
 
     url: str
@@ -38,6 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     key: str = ""
     model: str = ""
     protocol: Protocol = "openai"
+    used: str = ""
 
     @classmethod
     def from_url(cls, url: str, key: str = "", name: str = "", model: str = "") -> Self:

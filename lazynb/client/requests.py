@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lazynb.client import failures, generate
+from lazynb.client import activity, failures, generate
 from lazynb.client.connection import request
 from lazynb.client.wire import Delta, EventStream, NonsenseError
 from lazynb.errors import ServiceError
@@ -70,8 +70,10 @@ async def stream_chat(
         answer = generate.stream(endpoint, body, timeout)
     else:
         answer = _stream_openai(endpoint, await _named(endpoint, body, timeout), timeout)
+    here = activity.of(endpoint.url)
     async with aclosing(answer):
         async for deltas in answer:
+            here.add(len(deltas))
             yield deltas
 
 
@@ -110,9 +112,14 @@ async def _json(
         _forget_model(endpoint, error)
         raise
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        answered = msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.DecodeError:
         raise failures.nonsense(endpoint, data) from None
+    usage = answered.get("usage")
+    made = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if isinstance(made, int):
+        activity.of(endpoint.url).add(made)
+    return answered
 
 
 def _forget_model(endpoint: Endpoint, error: ServiceError) -> None:

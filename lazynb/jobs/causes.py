@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazynb.jobs.spec import CauseRule
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 ADDRESS_IN_USE = re.compile(r"address already in use|address in use|EADDRINUSE", re.IGNORECASE)
 
+LESS = "Stop other services (%lazyllm ps), or use a smaller model or a shorter context."
+
 _GENERIC = [
     CauseRule(
         r"No space left on device|Disk quota exceeded",
@@ -26,14 +29,17 @@ _GENERIC = [
         "Free some space, or set LAZYLLM_HOME to a folder on another disk.",
     ),
     CauseRule(
-        r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
+        r"CUDA out of memory|CUDA error: out of memory|cudaMalloc failed: out of memory|OutOfMemoryError",
         "the GPU has not enough free memory",
-        "Stop other services (%lazyllm ps), or use a smaller model or a shorter context.",
+        LESS,
+        memory=True,
     ),
     CauseRule(
-        r"MemoryError|std::bad_alloc|[Cc]annot allocate memory",
+        r"MemoryError|std::bad_alloc|[Cc]annot allocate memory|can't allocate memory|(?:failed|unable) to allocate"
+        r"|insufficient memory",
         "the machine has not enough free memory",
-        "Stop other services (%lazyllm ps), or use a smaller model or a shorter context.",
+        LESS,
+        memory=True,
     ),
     CauseRule(
         ADDRESS_IN_USE.pattern,
@@ -49,7 +55,14 @@ _GENERIC = [
 _EXCEPTION = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception)\b: .+")
 
 
-def diagnose(lines: Sequence[str], returncode: int, rules: Sequence[CauseRule]) -> tuple[str, str]:
+def diagnose(
+    lines: Sequence[str],
+    returncode: int,
+    rules: Sequence[CauseRule],
+    *,
+    advice: str = "",
+    killed: bool = False,
+) -> tuple[str, str]:
     """Find the cause of a failure and what to do about it.
 
     Parameters
@@ -60,27 +73,43 @@ def diagnose(lines: Sequence[str], returncode: int, rules: Sequence[CauseRule]) 
         What the program returned; negative for a signal.
     rules : sequence of CauseRule
         The engine's own.
+    advice : str
+        What the program takes and what would take less, for when memory ran out.
+    killed : bool
+        Whether the system killed a process for want of memory meanwhile.
 
     Returns
     -------
     tuple of str
         Cause and hint; the hint may be empty.
     """
+    if killed:
+        return "the machine ran out of memory, and the system killed it", f"{LESS} {advice}".strip()
     for rule in [*rules, *_GENERIC]:
         pattern = re.compile(rule.pattern)
         for line in reversed(lines):
             if match := pattern.search(line):
                 groups = {name: text or "" for name, text in match.groupdict().items()}
-                return _filled(rule.cause, groups), _filled(rule.hint, groups)
-    if returncode == -signal.SIGKILL:
+                hint = f"{_filled(rule.hint, groups)} {advice if rule.memory else ''}"
+                return _filled(rule.cause, groups), hint.strip()
+    if returncode in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return (
             "it was killed by signal 9: the machine probably ran out of memory",
-            "Stop other services (%lazyllm ps), or use a smaller model or a shorter context.",
+            f"{LESS} {advice}".strip(),
         )
     for line in reversed(lines):
         if _EXCEPTION.match(line):
             return line, ""
     return ended(returncode), ""
+
+
+def killed_for_memory() -> int:
+    """Return how many processes the system has killed for want of memory since it booted; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def ended(returncode: int) -> str:

@@ -52,3 +52,9 @@ def not_ready(seconds: float, last_answer: str) -> Ending:
         f"it was not ready within {seconds:g} s{answer}",
         "The log tells what it did. LAZYLLM_START_TIMEOUT gives it more seconds.",
     )
+
+
+def idle(seconds: float) -> Ending:
+    """Say that nobody used a service for so long."""
+    span = f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"  # noqa: PLR2004
+    return Ending("stopped", f"idle for {span}", "It starts again when it is used.")

@@ -45,6 +45,30 @@ class JobFolder:
         """One JSON line per phase."""
         return self.path / "events.jsonl"
 
+    @property
+    def used(self) -> Path:
+        """An empty file whose time is the last moment at which a request was seen under way."""
+        return self.path / "used"
+
+    def mark_used(self) -> None:
+        """Write down that a request is under way at this moment."""
+        with suppress(OSError):  # a full disk, a folder that was removed
+            self.used.touch(mode=0o600)
+
+    def last_used(self) -> float:
+        """Return when a request was last seen under way, in seconds since the epoch; 0 for never."""
+        try:
+            return self.used.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def read_why(self) -> str:
+        """Return the reason that whoever stopped the job gave."""
+        try:
+            return (self.path / "why").read_text(encoding="utf-8")
+        except OSError:
+            return ""
+
     def create(self, spec: JobSpec, key: str) -> None:
         """Make the folder and write what the supervisor needs.
 

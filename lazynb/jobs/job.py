@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lazynb.jobs.folder import JobFolder
-    from lazynb.jobs.spec import JobSpec
+    from lazynb.jobs.spec import Command, JobSpec
 
 POLL = 0.03
 STARTING = 30.0  # seconds that a supervisor of another kernel may take to report itself
@@ -60,6 +60,30 @@ class Job:
     def log_path(self) -> Path:
         """The file that its program's output goes to."""
         return self._files.log
+
+    @property
+    def used_path(self) -> Path:
+        """The file whose time is the last moment at which a request was seen under way."""
+        return self._files.used
+
+    @property
+    def last_used(self) -> float:
+        """When a request was last seen under way, or when it was ready first; seconds since the epoch."""
+        return max(self._files.last_used(), self.state.since)
+
+    def mark_used(self) -> None:
+        """Say that a request is about to be sent: an idle service that is not told ends."""
+        self._files.mark_used()
+
+    @property
+    def command(self) -> Command | None:
+        """What is run; None while that is being found out."""
+        if self.spec.command is not None:
+            return self.spec.command
+        try:
+            return self._files.read_command()
+        except (OSError, msgspec.DecodeError):
+            return None
 
     @property
     def spec(self) -> JobSpec:
@@ -193,14 +217,19 @@ class Job:
             log_tail=state.log_tail or self.tail(),
         )
 
-    def stop(self, *, wait: bool = True) -> None:
+    def stop(self, *, wait: bool = True, why: str = "") -> None:
         """End it, from whichever kernel. It is no error that it has ended already.
 
         Parameters
         ----------
         wait : bool
             Return once no process of it is left.
+        why : str
+            The reason, which its state tells afterwards.
         """
+        if why:
+            with suppress(OSError):
+                self._files.write("why", why.encode())
         deadline = time.monotonic() + STARTING
         while (state := self.state).supervisor is None and state.phase in LIVE_PHASES:
             if time.monotonic() > deadline:  # it never came up, so it cannot be asked

@@ -46,6 +46,8 @@ class CauseRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pattern: str
     cause: str
     hint: str = ""
+    memory: bool = False
+    """Whether the failure means that memory ran out: what the program takes and what is free is said, too."""
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +73,14 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     causes: list[CauseRule] = []
     engine: str = ""
     """The engine's name, where `prepare` chose it."""
+    load: str = ""
+    """The path of its counters: llama.cpp's `/slots`, or `/metrics` as Prometheus reads them; empty: it has none."""
+    memory: int = 0
+    """Bytes that it takes, as estimated; on each of its GPUs where it has some. 0: not known."""
+    gpus: list[int] = []
+    """The GPUs that it was given, by the numbers of `nvidia-smi`."""
+    advice: str = ""
+    """What is said when it ran out of memory: what it takes, and what would take less."""
 
 
 class Owner(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +115,10 @@ class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     command: Command | None = None
     keep: bool = False
     """Whether the job outlives the kernel that started it."""
+    idle: float | None = None
+    """Seconds after which it stops when it is not used; 0: never, None: as `config.idle_timeout` says."""
+    why: str = ""
+    """Why this engine, where nobody named one."""
     owner: Owner | None = None
     """The kernel that started it. Filled in by the manager, as are `host` and `created`."""
     host: str = ""

@@ -18,7 +18,7 @@ import msgspec
 
 from lazynb.config import config
 from lazynb.jobs import causes, ports, process
-from lazynb.jobs.ending import Ending, not_ready, port_taken
+from lazynb.jobs.ending import Ending, idle, not_ready, port_taken
 from lazynb.jobs.folder import JobFolder
 from lazynb.jobs.log import BoundedLog
 from lazynb.jobs.loop import Loop
@@ -30,6 +30,7 @@ from lazynb.jobs.spec import Command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lazynb.jobs.load import Watch
     from lazynb.jobs.spec import Probe
 
 PERIOD = 1.0  # seconds between two looks at the kernel and at the folder
@@ -37,6 +38,9 @@ PORT_ATTEMPTS = 3
 FAILED_GRACE = 1.0  # seconds that the rest of a program gets when the program itself failed
 DISK_PATIENCE = 5.0  # seconds that a last state waits for a full disk
 TAIL = 20
+LOOK = 15.0  # seconds between two looks at what a service works on
+LOOK_TIMEOUT = 2.0
+SETTLE = 0.1  # seconds in which who was about to use a service says so
 
 
 class Supervisor:
@@ -56,6 +60,8 @@ class Supervisor:
         self.loop = Loop()
         self.program: Program | None = None
         self.output: Output | None = None
+        self.watch: Watch | None = None
+        self._killed = causes.killed_for_memory()
         self._abandoned = False
         self._looked = time.monotonic()
         process.adopt_orphans()
@@ -128,6 +134,8 @@ class Supervisor:
         if command.ready is not None and port is not None:
             self._wait_until_ready(command, command.ready, port)
         self.record.enter("ready")
+        if command.ready is not None and port is not None:
+            self._watch_load(command.load, port)
         returncode = self._run_to_end(command)
         if returncode == 0 and command.ready is None:
             raise Ending("stopped", returncode=0)
@@ -151,7 +159,9 @@ class Supervisor:
 
     def _finish(self, ending: Ending) -> None:
         failed = ending.phase == "failed"
-        if not failed:
+        if self.watch is not None:
+            self.watch.cancel()
+        if not failed and self.record.state.phase != "stopping":
             self.record.enter("stopping", "stopping")
         self._end_all(FAILED_GRACE if failed else config.stop_grace)
         self.record.enter(
@@ -206,7 +216,13 @@ class Supervisor:
         self._end_all(min(FAILED_GRACE, config.stop_grace))
         returncode = self.program.returncode if self.program else None
         told = self.output.failure if self.output else None
-        cause, hint = told or causes.diagnose(list(self.log.lines), returncode or 0, command.causes)
+        cause, hint = told or causes.diagnose(
+            list(self.log.lines),
+            returncode or 0,
+            command.causes,
+            advice=command.advice,
+            killed=causes.killed_for_memory() > self._killed,
+        )
         return Ending("failed", cause, hint, returncode)
 
     def _lost_port(self, ending: Ending) -> bool:
@@ -227,11 +243,52 @@ class Supervisor:
             self._abandoned |= not self.folder.path.exists()
             if not self.spec.keep and not process.alive(self.spec.owner):
                 self._owner_left()
+            self._end_when_idle()
         if self.loop.terminated:
-            raise Ending("stopped")
+            raise Ending("stopped", self.folder.read_why())
         if self._abandoned:
             raise Ending("stopped", "its kernel ended")
         return self.program is not None and self.program.returncode is None
+
+    # Whether it is used.
+
+    @property
+    def _idle_limit(self) -> float:
+        return config.idle_timeout if self.spec.idle is None else self.spec.idle
+
+    def _watch_load(self, path: str, port: int) -> None:
+        """Note when a service is at work, whoever asked it."""
+        if not path:
+            return
+        from lazynb.jobs import load
+
+        self.watch = load.Watch(
+            lambda: load.ask(port, path, self.key, LOOK_TIMEOUT),
+            min(LOOK, self._idle_limit / 4) if self._idle_limit else LOOK,
+            self.folder.mark_used,
+        )
+
+    def _end_when_idle(self) -> None:
+        """Stop a service that nobody uses.
+
+        Who is about to use it marks it as used, and then reads its state; here the state is written, and then the
+        mark is read. So one of the two sees the other, and no request meets a service that ends.
+        """
+        limit = self._idle_limit
+        if not limit or self.record.state.phase != "ready" or self.record.state.port is None:
+            return
+        used = self.folder.last_used()
+        if time.time() - max(used, self.record.state.since) < limit:
+            return
+        if self.watch is not None and self.watch.busy():
+            self.folder.mark_used()
+            return
+        self.record.enter("stopping", "stopping")
+        time.sleep(SETTLE)
+        if self.folder.last_used() != used or (self.watch is not None and self.watch.busy()):
+            self.record.enter("ready")
+            return
+        raise idle(limit)
 
     def _owner_left(self) -> None:
         """Go on without the kernel where the user wants it; else this is the end."""
