@@ -16,6 +16,7 @@ from lazynb.errors import LazynbError, ModelNotFoundError
 from lazynb.hub import store
 from tests.local_hub import FETCH, WEIGHTS, LocalHub
 
+pytestmark = pytest.mark.slow
 HUBS = ("modelscope", "huggingface")
 
 
@@ -92,7 +93,6 @@ def test_a_line_that_is_cut_goes_on_where_it_was(hub):
     assert re.fullmatch(r"bytes=[1-9]\d{5,}-\d*", second)
 
 
-@pytest.mark.slow
 def test_a_download_that_was_killed_goes_on_and_is_never_taken_for_the_model(hub):
     hub.repository()
     hub.faults(rate=2_000_000)
@@ -127,7 +127,6 @@ def test_a_damaged_file_is_brought_again_and_then_refused(hub):
     assert (hub.model / "model.safetensors").read_bytes() == WEIGHTS
 
 
-@pytest.mark.slow
 def test_two_who_ask_at_once_get_one_download(hub):
     hub.repository()
     hub.faults(rate=4_000_000)
@@ -144,7 +143,7 @@ def test_two_who_ask_at_once_get_one_download(hub):
 def test_a_repository_that_is_not_there(hub):
     begin = time.monotonic()
     said = failure(hub.fetch())
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 20
     assert "ModelNotFoundError" in said
     assert "has no model someone/tiny" in said
     assert f"127.0.0.1:{hub.port}" in said
@@ -175,7 +174,7 @@ def test_a_hub_that_fails_or_does_not_answer(hub):
     hub.process.wait()
     begin = time.monotonic()
     said = failure(hub.fetch())
-    assert time.monotonic() - begin < 15
+    assert time.monotonic() - begin < 30
     assert "does not answer" in said
     assert "_ENDPOINT" in said
 
