@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lazynb.engines import commandline
-from lazynb.engines.base import Engine
+from lazynb.engines.base import Engine, Footprint
 from lazynb.engines.machine import available_memory, cores, nvidia
 from lazynb.jobs.spec import CauseRule, Command, Probe, ProgressRule
 
@@ -33,6 +33,7 @@ OURS = (
     "ssl_certfile",
     "ssl_ca_certs",
 )
+GUARD = str(commandline.LAUNCH.parents[1] / "guard")
 CONTEXT = 4096
 """Tokens of context on a CPU, where a model's full context would not fit into the cache."""
 CACHE = 4 << 30
@@ -59,14 +60,22 @@ CAUSES = [
         hint="deploy.transformers may.",
     ),
     CauseRule(
+        pattern=r"max seq len \((?P<wanted>\d+)\).*KV cache.*estimated maximum model length is (?P<fits>\d+)",
+        cause="a context of {wanted} tokens does not fit into the cache",
+        hint="max_model_len={fits} would fit.",
+        memory=True,
+    ),
+    CauseRule(
         pattern=r"max seq len \((?P<wanted>\d+)\).*?KV cache|larger than the maximum number of tokens.*KV cache",
         cause="the context does not fit into the cache",
         hint="Use a smaller max_model_len.",
+        memory=True,
     ),
     CauseRule(
-        pattern=r"No available memory for the cache blocks|Free memory on device .* is less than desired",
-        cause="the GPU has not enough free memory for the model and its cache",
+        pattern=r"No available memory for the cache blocks|(?:Free|Available) memory on .* is less than desired",
+        cause="there is not enough free memory for the model and its cache",
         hint="Stop other services (%lazyllm ps), or use a smaller max_model_len or gpu_memory_utilization.",
+        memory=True,
     ),
     CauseRule(
         pattern=r"api_server\.py: error: (?P<words>.+)",
@@ -84,11 +93,11 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     """Say how to serve a model's weights."""
     start, path = commandline.launched(MODULE, model, python)
     env = {"VLLM_API_KEY": "{key}", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [GUARD, os.environ.get("PYTHONPATH")]))
     filled: dict[str, Any] = dict(options)
     if not nvidia():
         filled = {"enforce_eager": True, "max_model_len": CONTEXT, **options}
-        space = max(1, min(CACHE, available_memory() // 4) >> 30)
-        env["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", str(space))
+        env["VLLM_CPU_KVCACHE_SPACE"] = _space()
         env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cores()))
     if model.type in ("embed", "rerank"):
         filled.setdefault("runner", "pooling")
@@ -97,9 +106,28 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     argv = [*start, "--model", path, "--served-model-name", name]
     argv += ["--host", "127.0.0.1", "--port", "{port}"]
     argv += commandline.arguments("vllm", filled)
+    argv += ["--middleware", "lazynb_guard.Guard"]
     return Command(
-        argv=argv, env=env, ready=probe(model.type, name), progress=PROGRESS, causes=CAUSES
+        argv=argv,
+        env=env,
+        ready=probe(model.type, name),
+        progress=PROGRESS,
+        causes=CAUSES,
+        load="/metrics",
     )
+
+
+def _space() -> str:
+    """Return the GiB of the cache on a CPU."""
+    space = max(1, min(CACHE, available_memory() // 4) >> 30)
+    return os.environ.get("VLLM_CPU_KVCACHE_SPACE", str(space))
+
+
+def _context(model: Model, _: Mapping[str, Any]) -> int:
+    """Return the tokens that the cache on a CPU has room for."""
+    from lazynb.engines.memory import shape
+
+    return (int(_space()) << 30) // max(1, shape(model)[0])
 
 
 def probe(kind: str, name: str) -> Probe:
@@ -122,4 +150,12 @@ engine = Engine(
     options=commandline.options("vllm", OURS),
     aliases={"tp": "tensor_parallel_size", "context_length": "max_model_len"},
     command=command,
+    footprint=Footprint(
+        overhead=2500 << 20,
+        cache=_context,
+        context="max_model_len",
+        gpu=True,
+        parallel=("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+        share="gpu_memory_utilization",
+    ),
 )

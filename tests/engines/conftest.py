@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import secrets
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ ENVIRONMENTS = Path(
     os.environ.get("LAZYNB_TEST_ENVS", Path(__file__).parents[2] / ".cache" / "envs")
 )
 """The engines' environments of all test runs; they are large."""
+PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,23 @@ def embedding_model(model_cache) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAZYLLM_MODEL_CACHE_DIR", str(model_cache))
         return fetch(resolve("all-minilm-l6-v2"), report=lambda *_: None).path
+
+
+@pytest.fixture(scope="module")
+def reranker_model(installed, model_cache, embedding_model) -> str:
+    installed("rerank")
+    target = model_cache / "tiny-reranker"
+    if not (target / "config.json").exists():
+        from lazynb.engines.environment import environment
+
+        program = [
+            environment("rerank").python,
+            PROGRAMS / "make_reranker.py",
+            embedding_model,
+            target,
+        ]
+        subprocess.run(program, check=True, capture_output=True)
+    return str(target)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +151,13 @@ class Api:
     def running(self) -> int:
         """How many requests the engine works on, asked from itself."""
         status, slots = self.call("/slots")
+        if status == 404:  # vLLM counts them in its metrics
+            _, text = self.call("/metrics")
+            counts = re.findall(
+                r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.MULTILINE
+            )
+            assert counts, text
+            return round(sum(map(float, counts)))
         assert status == 200, slots
         return sum(slot["is_processing"] for slot in slots)
 

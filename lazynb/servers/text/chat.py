@@ -14,22 +14,36 @@ import time
 import uuid
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from adapters import Adapters
 from aiohttp import web
 from launch import full_precision
 from process import die_with_parent, progress
+from sampling import Draw, Sampler
 from serving import RequestError, read, serve, take
+from wishes import read_wishes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-NUMBER = (int, float)
-REFUSED = ("tools", "response_format", "logprobs", "logit_bias")
-"""What changes the answer and cannot be done here: an error is better than an answer that ignores it."""
-ALL = -1
-"""Stands for a `top_k` of all words."""
+    from sampling import Logprob
+    from wishes import Wishes
+
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Piece(NamedTuple):
+    """A piece of an answer."""
+
+    choice: int
+    text: str
+    tokens: int
+    """How many it has so far."""
+    reason: str
+    """Why it ended, of the last piece."""
+    logprobs: list[dict[str, Any]]
 
 
 class Text:
@@ -69,6 +83,7 @@ class Chat:
         model: Any = AutoModelForCausalLM.from_pretrained(
             arguments.model, dtype=options.get("dtype", "auto"), trust_remote_code=code
         ).to(device)
+        adapters = Adapters(model, options.get("lora_modules", {}))
         eos = model.generation_config.eos_token_id
         eos = [eos] if isinstance(eos, int) else list(eos or [])
         self.eos = list({*eos, self.tokenizer.eos_token_id} - {None})
@@ -79,28 +94,31 @@ class Chat:
             block_size=size,
             num_blocks=blocks,
             max_batch_tokens=options.get("max_batch_tokens", 256 if device == "cpu" else None),
-            per_request_processors=True,
+            use_cuda_graph=False,
+            use_async_batching=False,
             allow_block_sharing=False,
-        )
-        # Not the values that mean "off", or there would be no place for a request's own.
-        sampling = GenerationConfig(
-            do_sample=True,
-            temperature=0.7,
-            top_k=50,
-            top_p=0.9,
-            eos_token_id=self.eos,
-            max_new_tokens=16,
         )
         self.words = model.config.vocab_size
         self.context = getattr(model.config, "max_position_embeddings", None) or 4096
         if blocks:
             self.context = min(self.context, size * blocks)
-        self.manager = model.init_continuous_batching(
-            generation_config=sampling, continuous_batching_config=batching
+        plain = GenerationConfig(do_sample=False, eos_token_id=self.eos, max_new_tokens=16)
+        self.manager = manager = model.init_continuous_batching(
+            generation_config=plain, continuous_batching_config=batching
         )
-        self.manager.start()
+        with torch.inference_mode():
+            manager.batch_processor = manager._create_batch_processor()
+        self.draws = Sampler(model, manager.batch_processor, adapters, self.words).draws
+        manager.start()
+        Thread(target=self._end_with_it, daemon=True).start()
 
-    def prompt(self, body: dict[str, Any]) -> list[int]:
+    def _end_with_it(self) -> None:
+        """Without its thread the engine can do nothing more, and the service ends."""
+        self.manager._generation_thread.join()
+        print("RuntimeError: the generation ended; the lines above say why", flush=True)  # noqa: T201
+        os._exit(1)
+
+    def prompt(self, body: dict[str, Any], wishes: Wishes) -> list[int]:
         """Return the tokens of the messages, by the checkpoint's own template."""
         messages = take(body, "messages", list)
         if not messages or not all(
@@ -108,10 +126,9 @@ class Chat:
         ):
             raise RequestError("messages must be a list of objects with a role and a content")
         plain = [{**message, "content": _content(message.get("content"))} for message in messages]
+        settings = {"add_generation_prompt": True, **wishes.template, "tokenize": False}
         try:
-            text = self.tokenizer.apply_chat_template(
-                plain, add_generation_prompt=True, tokenize=False
-            )
+            text = self.tokenizer.apply_chat_template(plain, **settings)
         except Exception as error:  # noqa: BLE001  Jinja's, or what a template raises
             raise RequestError(f"The model's template refuses the messages: {error}") from None
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -122,105 +139,103 @@ class Chat:
         return tokens
 
     async def generate(
-        self, tokens: list[int], body: dict[str, Any]
-    ) -> AsyncIterator[tuple[str, int, str]]:
-        """Yield (new text, tokens so far, why it ended or nothing)."""
-        limit, stops = self._limit(tokens, body), _stops(body)
+        self, tokens: list[int], wishes: Wishes, matcher: Any, choice: int
+    ) -> AsyncIterator[Piece]:
+        """Yield an answer as it is made."""
+        room = self.context - len(tokens)
+        limit, stops = min(wishes.limit or room, room), wishes.stops
         number = uuid.uuid4().hex
         results: asyncio.Queue[Any] = asyncio.Queue()
-        sampling = _sampling(body)
-        top_k = sampling["top_k"]
-        sampling["top_k"] = self.words if top_k == ALL else min(top_k, self.words)
+        eos = [-1] if wishes.ignore_eos else self.eos
+        draw = self.draws[number] = Draw(wishes, tokens, limit, matcher, wishes.seed + choice)
         self.manager.register_result_handler(number, results.put_nowait)
-        eos = [-1] if take(body, "ignore_eos", bool, default=False) else self.eos
         self.manager.add_request(
-            tokens,
-            number,
-            max_new_tokens=limit,
-            streaming=True,
-            eos_token_id=eos,
-            **sampling,
+            tokens, number, max_new_tokens=limit, streaming=True, eos_token_id=eos
         )
-        text, held, ended = Text(self.tokenizer), "", False
+        text, held, ended, told = Text(self.tokenizer), "", False, 0
         try:
             while not ended:
-                result = await self._next(results)
+                result = await results.get()
                 while not results.empty():
                     result = results.get_nowait()
                 if result.error:
                     raise RequestError(f"The model failed: {result.error}", 500)
-                made = [int(token) for token in result.generated_tokens]
+                made = result.generated_tokens[:]
                 ended = result.is_finished()
                 over = bool(made) and made[-1] in eos
                 held += text.more(made, last=ended)
                 cut = min((i for stop in stops if (i := held.find(stop)) >= 0), default=-1)
-                if cut >= 0:
-                    yield held[:cut], len(made), "stop"
-                    return
-                reason = ("stop" if over else "length") if ended else ""
-                ready = len(held) if ended else len(held) - _beginning(held, stops)
-                if ready or ended:
-                    yield held[:ready], len(made), reason
+                reason = "stop" if cut >= 0 or (ended and over) else "length" if ended else ""
+                ready = (
+                    cut if cut >= 0 else len(held) if ended else len(held) - _beginning(held, stops)
+                )
+                if ready or reason:
+                    known = [self._logprob(one) for one in draw.logprobs[told : len(made) - over]]
+                    told += len(known)
+                    yield Piece(choice, held[:ready], len(made), reason, known)
                     held = held[ready:]
+                if cut >= 0:
+                    return
         finally:
             if not ended:
                 self.manager.cancel_request(number)
+            del self.draws[number]
 
-    async def _next(self, results: asyncio.Queue[Any]) -> Any:
-        """Wait for a result; without its thread the engine can do nothing more, and the service ends."""
-        while True:
-            try:
-                return await asyncio.wait_for(results.get(), 2)
-            except TimeoutError:
-                if not self.manager.is_running():
-                    print("RuntimeError: the generation ended; the lines above say why", flush=True)  # noqa: T201
-                    os._exit(1)
+    def _logprob(self, one: Logprob) -> dict[str, Any]:
+        def entry(token: int, value: float) -> dict[str, Any]:
+            text = self.tokenizer.decode([token])
+            return {"token": text, "logprob": value, "bytes": list(text.encode())}
 
-    def _limit(self, tokens: list[int], body: dict[str, Any]) -> int:
-        wanted = take(body, "max_completion_tokens", int, take(body, "max_tokens", int))
-        room = self.context - len(tokens)
-        if wanted is not None and wanted < 1:
-            raise RequestError("max_tokens must be 1 or more")
-        return min(wanted or room, room)
+        return {**entry(one.token, one.value), "top_logprobs": [entry(*pair) for pair in one.top]}
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """Answer `/v1/chat/completions`."""
         body = await read(request)
-        for name in REFUSED:
-            if body.get(name):
-                raise RequestError(
-                    f"{name} is not served by transformers; deploy.vllm and deploy.llamacpp do"
-                )
-        if take(body, "n", int, 1) != 1:
-            raise RequestError("n must be 1")
-        options = take(body, "stream_options", dict, {})
-        tokens = self.prompt(body)
-        (
-            _sampling(body),
-            _stops(body),
-            self._limit(tokens, body),
-        )  # what is wrong is said before a stream begins
+        wishes = read_wishes(body, self.words)
+        tokens = self.prompt(body, wishes)
+        matchers = [None] * wishes.choices
+        if wishes.schema is not None:
+            matchers = await asyncio.to_thread(self._matchers, wishes)
+        pieces = merged([self.generate(tokens, wishes, one, i) for i, one in enumerate(matchers)])
         head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": self.name,
+            "model": wishes.model or self.name,
         }
-        if take(body, "stream", bool, default=False):
-            return await self._stream(
-                request, head, tokens, body, usage=bool(options.get("include_usage"))
-            )
-        text, count, reason = "", 0, ""
-        async with aclosing(self.generate(tokens, body)) as pieces:  # type: ignore[type-var]
-            async for piece, count, reason in pieces:  # noqa: B007
-                text += piece
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
-        answer = {
-            **head,
-            "object": "chat.completion",
-            "choices": [choice],
-            "usage": _usage(tokens, count),
-        }
+        async with aclosing(pieces):  # type: ignore[type-var]
+            if wishes.stream:
+                return await self._stream(request, head, tokens, wishes, pieces)
+            return await self._whole(head, tokens, wishes, pieces)
+
+    def _matchers(self, wishes: Wishes) -> list[Any]:
+        import grammar
+
+        found: list[Any] = grammar.matchers(
+            self.tokenizer, self.words, wishes.schema, wishes.choices
+        )
+        return found
+
+    async def _whole(
+        self,
+        head: dict[str, Any],
+        tokens: list[int],
+        wishes: Wishes,
+        pieces: AsyncIterator[Piece],
+    ) -> web.StreamResponse:
+        parts: list[list[Piece]] = [[] for _ in range(wishes.choices)]
+        async for piece in pieces:
+            parts[piece.choice].append(piece)
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": "".join(p.text for p in part)},
+                "finish_reason": part[-1].reason,
+                "logprobs": _content_of([one for p in part for one in p.logprobs], wishes),
+            }
+            for index, part in enumerate(parts)
+        ]
+        usage = _usage(tokens, sum(part[-1].tokens for part in parts))
+        answer = {**head, "object": "chat.completion", "choices": choices, "usage": usage}
         return web.json_response(answer)
 
     async def _stream(
@@ -228,9 +243,8 @@ class Chat:
         request: web.Request,
         head: dict[str, Any],
         tokens: list[int],
-        body: dict[str, Any],
-        *,
-        usage: bool,
+        wishes: Wishes,
+        pieces: AsyncIterator[Piece],
     ) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
@@ -238,29 +252,67 @@ class Chat:
         await response.prepare(request)
         head = {**head, "object": "chat.completion.chunk"}
 
-        async def send(delta: dict[str, str], reason: str | None) -> None:
-            choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        async def send(
+            index: int, delta: dict[str, str], reason: str = "", known: Any = ()
+        ) -> None:
+            choice: dict[str, Any] = {
+                "index": index,
+                "delta": delta,
+                "finish_reason": reason or None,
+            }
+            if wishes.top_logprobs is not None:
+                choice["logprobs"] = _content_of(known, wishes)
             await _event(response, {**head, "choices": [choice]})
 
-        await send({"role": "assistant", "content": ""}, None)
-        count = 0
+        for index in range(wishes.choices):
+            await send(index, {"role": "assistant", "content": ""})
+        counts = [0] * wishes.choices
         try:
-            async with aclosing(self.generate(tokens, body)) as pieces:  # type: ignore[type-var]
-                async for piece, count, reason in pieces:  # noqa: B007
-                    await send({"content": piece} if piece else {}, reason or None)
+            async for piece in pieces:
+                counts[piece.choice] = piece.tokens
+                delta = {"content": piece.text} if piece.text else {}
+                await send(piece.choice, delta, piece.reason, piece.logprobs)
         except RequestError as error:
             await _event(response, {"error": {"message": str(error), "code": error.status}})
             return response
-        if usage:
-            await _event(response, {**head, "choices": [], "usage": _usage(tokens, count)})
+        if wishes.usage:
+            await _event(response, {**head, "choices": [], "usage": _usage(tokens, sum(counts))})
         await response.write(b"data: [DONE]\n\n")
         return response
 
     async def slots(self, _: web.Request) -> web.StreamResponse:
         """Say what the engine works on."""
-        batch = self.manager.batch_processor
-        active = [] if batch is None else list(batch.scheduler.active_requests)
+        active = list(self.manager.batch_processor.scheduler.active_requests)
         return web.json_response([{"id": number, "is_processing": True} for number in active])
+
+
+async def merged(answers: list[AsyncIterator[Piece]]) -> AsyncIterator[Piece]:
+    """Yield what several answers yield, as it comes."""
+    if len(answers) == 1:
+        async with aclosing(answers[0]) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
+        return
+    queue: asyncio.Queue[Piece | None] = asyncio.Queue()
+
+    async def follow(answer: AsyncIterator[Piece]) -> None:
+        try:
+            async with aclosing(answer) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    queue.put_nowait(piece)
+        finally:
+            queue.put_nowait(None)
+
+    tasks = [asyncio.create_task(follow(answer)) for answer in answers]
+    try:
+        for _ in tasks:
+            while (one := await queue.get()) is not None:
+                yield one
+        for task in tasks:
+            await task  # which raises what went wrong
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _content(content: Any) -> str:
@@ -273,23 +325,8 @@ def _content(content: Any) -> str:
     raise RequestError("The content of a message must be a text")
 
 
-def _sampling(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a request's own sampling; without temperature the likeliest token is taken."""
-    temperature = float(take(body, "temperature", NUMBER, 1.0))
-    top_k, top_p = take(body, "top_k", int, 0), float(take(body, "top_p", NUMBER, 1.0))
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise RequestError("temperature must be 0 or more, top_p between 0 and 1")
-    if temperature == 0:
-        return {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
-    return {"temperature": temperature, "top_k": top_k if top_k > 0 else ALL, "top_p": top_p}
-
-
-def _stops(body: dict[str, Any]) -> list[str]:
-    stops = take(body, "stop", (str, list), [])
-    stops = [stops] if isinstance(stops, str) else stops
-    if not all(isinstance(stop, str) and stop for stop in stops):
-        raise RequestError("stop must be a text or a list of texts")
-    return stops
+def _content_of(known: list[dict[str, Any]], wishes: Wishes) -> dict[str, Any] | None:
+    return None if wishes.top_logprobs is None else {"content": list(known)}
 
 
 def _beginning(text: str, stops: list[str]) -> int:
@@ -334,6 +371,7 @@ def main() -> None:
         arguments.port,
         {"/v1/chat/completions": chat.completions},
         {"/slots": chat.slots},
+        adapters=arguments.options.get("lora_modules", {}),
     )
 
 

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LARGEST = 256 << 20
 """Bytes of a request."""
+NAMES = web.AppKey("names", list)
+"""What a request can have as its model."""
 
 
 class RequestError(Exception):
@@ -34,7 +36,11 @@ class RequestError(Exception):
 
 
 def serve(  # noqa: C901  its handlers share the key
-    name: str, port: int, routes: dict[str, Handler], shown: dict[str, Handler] | None = None
+    name: str,
+    port: int,
+    routes: dict[str, Handler],
+    shown: dict[str, Handler] | None = None,
+    adapters: Collection[str] = (),
 ) -> None:
     """Answer requests on loopback until a signal ends the program.
 
@@ -48,6 +54,8 @@ def serve(  # noqa: C901  its handlers share the key
         Paths → what answers a POST there; `GET /health` and `GET /v1/models` are added.
     shown : dict, optional
         Paths → what answers a GET there.
+    adapters : collection of str, optional
+        Other names that a request can choose as its model.
     """
     key = os.environ.pop("LAZYNB_KEY").encode()
     started = int(time.time())
@@ -71,10 +79,12 @@ def serve(  # noqa: C901  its handlers share the key
         return web.json_response({"status": "ok"})
 
     async def models(_: web.Request) -> web.StreamResponse:
-        one = {"id": name, "object": "model", "created": started, "owned_by": "lazynb"}
-        return web.json_response({"object": "list", "data": [one]})
+        fact = {"object": "model", "created": started, "owned_by": "lazynb"}
+        data = [{"id": name, **fact}, *({"id": one, "parent": name, **fact} for one in adapters)]
+        return web.json_response({"object": "list", "data": data})
 
     app = web.Application(middlewares=[checked], client_max_size=LARGEST)
+    app[NAMES] = [name, *adapters]
     app.router.add_get("/health", health)
     app.router.add_get("/v1/models", models)
     for path, handler in (shown or {}).items():
@@ -113,7 +123,7 @@ async def read(request: web.Request) -> dict[str, Any]:
     Raises
     ------
     RequestError
-        It is none.
+        It is none, or it is for a model that is not served here.
     """
     try:
         body = json.loads(await request.read())
@@ -121,6 +131,10 @@ async def read(request: web.Request) -> dict[str, Any]:
         raise RequestError(f"The request is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise RequestError("The request is not a JSON object")
+    names = request.app[NAMES]
+    if body.get("model") and body["model"] not in names:
+        text = f"The model {body['model']!r} is not served here, but {', '.join(names)}"
+        raise RequestError(text, 404)
     return body
 
 
