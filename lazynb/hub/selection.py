@@ -56,6 +56,7 @@ def select(files: Sequence[RemoteFile], format: Format, wanted: str = "") -> lis
     list of RemoteFile
         Empty when the repository has no such weights.
     """
+    files = [file for file in files if _inside(file.path)]
     if format == "gguf":
         return _ggufs(files, wanted)
     useful = [file for file in files if not file.path.lower().endswith(NEVER)]
@@ -65,6 +66,12 @@ def select(files: Sequence[RemoteFile], format: Format, wanted: str = "") -> lis
     if not any(f.path.endswith((".safetensors", *PICKLES)) for f in useful):
         return []
     return [file for file in useful if not _redundant(file.path, {f.path for f in useful})]
+
+
+def _inside(path: str) -> bool:
+    """Whether a path stays in the folder that it is put into, whatever the hub says."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and ".." not in parts and not path.startswith("/") and "\\" not in path
 
 
 def _elsewhere(path: str) -> bool:

@@ -125,3 +125,14 @@ def test_one_quantisation_comes_with_all_its_parts(listing, wanted, needed):
 def test_what_has_a_format_of_its_own_comes_whole_but_for_pictures_and_documents():
     listing = ["README.md", "asset/DVAE.safetensors", "config/path.yaml", "model.pt", "demo.png"]
     assert chosen(listing, "other") == {"asset/DVAE.safetensors", "config/path.yaml", "model.pt"}
+
+
+@pytest.mark.parametrize(
+    "path", ["../x.safetensors", "/etc/x.safetensors", "a/../../x.safetensors", ""]
+)
+def test_a_path_that_leaves_the_folder_is_not_taken(path):
+    assert chosen(["config.json", "model.safetensors", path]) == {
+        "config.json",
+        "model.safetensors",
+    }
+    assert chosen([path], "other") == set()
