@@ -375,7 +375,8 @@ def test_it_answers_others_and_says_how_it_is_while_sixteen_streams_run(api, sub
     try:
         begun = time.monotonic()
         assert api.call("/health")[0] == 200
-        assert api.running() > 0
+        while not api.running():
+            time.sleep(0.05)
         assert time.monotonic() - begun < 2
     finally:
         for connection in connections:
@@ -449,21 +450,27 @@ def test_it_stops_within_seconds_while_requests_run(start, api_of, subject):
     assert not any(process.is_running() for process in everything)
 
 
-def test_when_any_part_of_it_is_killed_the_job_says_so_and_nothing_is_left(start):
-    for part in range(5):
+def test_when_any_part_of_it_is_killed_it_goes_on_or_the_job_says_so_and_nothing_is_left(
+    start, api_of, subject
+):
+    for part in range(6):
         job = start()
         everything = processes(job)
         if part >= len(everything):
             job.stop()
             break
+        needed = "resource_tracker" not in " ".join(everything[part].cmdline())
         everything[part].kill()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + (15 if needed else 2)
         while job.live and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert job.state.phase == "failed"
-        assert job.state.cause
-        if part == 0:
-            assert job.state.returncode == -signal.SIGKILL
+        if needed:
+            assert job.state.phase == "failed"
+            assert job.state.cause
+            assert part or job.state.returncode == -signal.SIGKILL
+        else:
+            assert api_of(job).call(subject.asks.path, subject.asks.small)[0] == 200
+            job.stop()
         assert psutil.wait_procs(everything, timeout=5)[1] == []
 
 

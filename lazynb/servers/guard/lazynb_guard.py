@@ -1,13 +1,18 @@
-"""The key for every route of a foreign ASGI server: vLLM and LMDeploy themselves ask for it under `/v1` alone.
+"""What foreign servers leave open: the key for every route, and an end of all their processes with their parent.
 
-A folder of its own, which is put on the import path of such a server: nothing else of lazynb is to be found there.
+vLLM and LMDeploy themselves ask for the key under `/v1` alone, and vLLM's engine and workers would outlive a server
+that was killed. A folder of its own, which is put on the import path of such a server: nothing else of lazynb is to be
+found there. vLLM runs `die_with_parent` in all of its processes, as the plugin that `entry_points.txt` names.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hmac
 import json
 import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
+PR_SET_PDEATHSIG = 1
 OPEN = "/health"
 REFUSAL = json.dumps(
     {
@@ -28,6 +34,12 @@ REFUSAL = json.dumps(
         }
     }
 ).encode()
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for a SIGKILL when the parent of this process dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Guard:
