@@ -39,6 +39,10 @@ class EngineNotInstalledError(LazynbError):
     """The engine has no environment on this machine; the hint installs it."""
 
 
+class NotEnoughMemoryError(LazynbError):
+    """A model does not fit into the memory that is free; the hint says what would."""
+
+
 class JobError(LazynbError):
     """A background job failed.
 

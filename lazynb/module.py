@@ -76,6 +76,7 @@ class TrainableModule(Chainable):
             target_path=str(target_path),
             type=type,
             download=trust_remote_code is not False,
+            remote_code=trust_remote_code is True,
         )
         self._prompt = Prompt()
         self._formatter: Callable[[Any], Any] | None = None

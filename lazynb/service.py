@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LAST_WORDS = 3.0
 """Seconds for a supervisor to write down that its program ended."""
 
+POLL = 0.03
+
 _lock = threading.Lock()
 _holders: dict[str, weakref.WeakSet[Deployment]] = {}
 
@@ -61,8 +63,13 @@ def service(
     label: str = "",
     type: ModelType | None = None,  # noqa: A002
     download: bool = True,
+    remote_code: bool = False,
+    idle: float | None = None,
 ) -> Job:
     """Find the running service of a model, or start one. Returns at once.
+
+    Where it would not fit into memory, services of this kernel that are idle are stopped, the one that was not used for
+    longest first; what that decided is printed in a line.
 
     Parameters
     ----------
@@ -85,20 +92,28 @@ def service(
     download : bool
         Whether weights that are not on this machine are fetched.
 
+    remote_code : bool
+        Whether code that comes with the checkpoint may run, where the engine runs such code.
+    idle : float, optional
+        Seconds after which it stops when it is not used; 0: never. By default `config.idle_timeout`.
+
     Raises
     ------
-    ModelNotFoundError, EngineNotInstalledError, OptionError
+    ModelNotFoundError, EngineNotInstalledError, OptionError, NotEnoughMemoryError
         Before anything is started.
     """
     from lazynb import engines
-    from lazynb.jobs import manager
+    from lazynb.engines import memory
+    from lazynb.jobs import manager, process
     from lazynb.jobs.spec import JobSpec
 
     options = dict(options or {})
     prefer = engines.get(engine).formats[0] if engine != "auto" else engines.form()
     model = resolve(name, prefer=prefer, type=type, download=download)
-    chosen = engines.get(engine) if engine != "auto" else engines.choose(model)[0]
+    chosen, why = (engines.get(engine), "") if engine != "auto" else engines.choose(model)
     options = chosen.check(options)
+    if remote_code and "trust_remote_code" in chosen.options:
+        options.setdefault("trust_remote_code", True)
     engines.interpreter(chosen)
     wanted: dict[str, Any] = {
         "model": model.path if model.source == "path" else model.name,
@@ -121,18 +136,28 @@ def service(
             keep=keep,
             port=port,
             created=time.time(),
+            idle=idle,
+            why=why,
             **wanted,
-            command=engines.plan(model, chosen, options, label) if model.present else None,
             prepare=None if model.present else [sys.executable, "-m", "lazynb.engines.prepare"],
         )
-        return manager().submit(spec)
+        if not model.present:
+            return manager().submit(spec)
+        with memory.turn():
+            command = memory.launch(model, chosen, options, label, owner=process.myself(), say=_say)
+            return manager().submit(msgspec.structs.replace(spec, command=command))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
 
 
 def _live(job: Job) -> bool:
     """Whether a service runs or is on its way; one that no longer listens is given time to say that it ended."""
     from lazynb.jobs import ports
 
-    state = job.state
+    while (state := job.state).phase == "stopping":
+        time.sleep(POLL)
     if state.phase == "ready" and state.port and not ports.taken(state.port):
         with suppress(JobError):
             job.wait(timeout=LAST_WORDS, ended=True)
@@ -147,15 +172,15 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def _key_of(port: int | None) -> str:
-    """Return the key of this user's service at a port of this machine; empty where it is none of lazynb's."""
+def _at(port: int | None) -> Job | None:
+    """Return this user's service at a port of this machine."""
     from lazynb.jobs import manager
 
     for job in manager().jobs():
         state = job.state
         if state.phase == "ready" and state.port == port:
-            return job.key
-    return ""
+            return job
+    return None
 
 
 @dataclass(eq=False)
@@ -166,6 +191,7 @@ class Deployment:
     target_path: str = ""
     type: ModelType | None = None
     download: bool = True
+    remote_code: bool = False
     engine: str = "auto"
     options: dict[str, Any] = field(default_factory=dict)
     url: str = ""
@@ -212,7 +238,10 @@ class Deployment:
     @property
     def running(self) -> bool:
         """Whether there is a service to send requests to, or one on its way."""
-        return bool(self.url) or (self.job is not None and _live(self.job))
+        if self.url or self.job is None:
+            return bool(self.url)
+        self.job.mark_used()  # before its state is read: it may be about to end for want of use
+        return _live(self.job)
 
     def start(self, *, keep: bool = False, shared: bool = True) -> Job | None:
         """Find or start the service; None for a server that lazynb did not start."""
@@ -239,6 +268,7 @@ class Deployment:
                 port=self.port,
                 type=self.type,
                 download=self.download,
+                remote_code=self.remote_code,
             )
         elif keep:
             before.keep()
@@ -266,8 +296,12 @@ class Deployment:
         from lazynb.client.endpoint import Endpoint
 
         remote = Endpoint.from_url(self.url, key=self.api_key, model=self.model)
-        if remote.local and not remote.key:
-            remote = msgspec.structs.replace(remote, key=_key_of(remote.port))
+        job = _at(remote.port) if remote.local else None
+        if job is not None:
+            job.mark_used()
+            remote = msgspec.structs.replace(
+                remote, key=remote.key or job.key, used=str(job.used_path)
+            )
         self._remote = remote
 
     def endpoint(self) -> Endpoint:
@@ -280,7 +314,13 @@ class Deployment:
             return cast("Endpoint", self._remote)
         if self.job is None:
             raise LazynbError(f"{self.model} is not running", hint="Call start() first.")
-        return Endpoint(url=self.job.url, name=self.job.name, key=self.job.key, model=self.job.name)
+        return Endpoint(
+            url=self.job.url,
+            name=self.job.name,
+            key=self.job.key,
+            model=self.job.name,
+            used=str(self.job.used_path),
+        )
 
     def resolve(self) -> Model:
         """Find the model without starting it."""

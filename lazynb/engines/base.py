@@ -43,6 +43,34 @@ class Option:
         return f"{self.help} ({', '.join(words)})" if words else self.help
 
 
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What an engine takes of a machine, as far as it can be said before it starts.
+
+    Parameters
+    ----------
+    overhead : int
+        Bytes of the program and its libraries, beside weights and context; on a GPU: on each of them.
+    cache : callable, optional
+        (model, checked options) → tokens of context that the engine keeps room for without a GPU.
+    context : str
+        The option that sets the tokens of context.
+    gpu : bool
+        Whether it runs on a GPU where there is one.
+    parallel : tuple of str
+        The options whose product is the number of GPUs that it runs on; the first one splits a model.
+    share : str
+        The option that sets the part of a GPU's memory that it takes for itself.
+    """
+
+    overhead: int = 1 << 30
+    cache: Callable[[Model, Mapping[str, Any]], int] | None = None
+    context: str = ""
+    gpu: bool = False
+    parallel: tuple[str, ...] = ()
+    share: str = ""
+
+
 Recipe = Callable[[Model, Mapping[str, Any], str, str], Command]
 """(model, checked options, interpreter, the service's name) → what to run."""
 
@@ -67,6 +95,8 @@ class Engine:
         Other names of options → the names in `options`.
     command : callable
         Says what to run.
+    footprint : Footprint
+        What it takes of the machine.
     """
 
     name: str
@@ -77,6 +107,7 @@ class Engine:
     options: Mapping[str, Option] = field(repr=False)
     command: Recipe = field(repr=False)
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
+    footprint: Footprint = field(default=Footprint(), repr=False)
 
     def serves(self, model: Model) -> bool:
         """Say whether this engine can run that model."""

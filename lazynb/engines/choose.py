@@ -48,6 +48,7 @@ def choose(model: Model) -> tuple[Engine, str]:
     chosen = next((engine for engine in fitting if _installed(engine)), fitting[0])
     why = f"the first engine for {model.format} {model.type} models"
     why += " that is installed" if _installed(chosen) else ""
+    why += "" if nvidia() else "; there is no GPU"
     return chosen, f"{chosen.name}: {why}"
 
 

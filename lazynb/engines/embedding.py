@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from lazynb.engines.base import Engine, Option
+from lazynb.engines.base import Engine, Footprint, Option
 from lazynb.jobs.spec import CauseRule, Command, Probe
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     argv = [python, str(SERVERS / "embedding.py"), "--task", task, "--model", model.path]
     argv += ["--name", name, "--port", "{port}"]
     argv += ["--options", msgspec.json.encode(options).decode()]
-    return Command(argv=argv, env={"LAZYNB_KEY": "{key}", **OFFLINE}, ready=probe, causes=CAUSES)
+    env = {"LAZYNB_KEY": "{key}", **OFFLINE}
+    return Command(argv=argv, env=env, ready=probe, causes=CAUSES, load="/metrics")
 
 
 engine = Engine(
@@ -72,4 +73,5 @@ engine = Engine(
     options=OPTIONS,
     aliases=ALIASES,
     command=command,
+    footprint=Footprint(overhead=700 << 20, gpu=True),
 )

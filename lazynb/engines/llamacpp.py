@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from lazynb.engines.base import Engine, Option
+from lazynb.engines.base import Engine, Footprint, Option
 from lazynb.engines.machine import available_memory, cores
-from lazynb.errors import OptionError
 from lazynb.hub.gguf import metadata
 from lazynb.jobs.spec import CauseRule, Command, Probe
 
@@ -141,6 +140,7 @@ CAUSES = [
         pattern=r"insufficient memory|failed to allocate|unable to allocate|std::bad_alloc|out of memory",
         cause="there is not enough memory for the model and its context",
         hint="Use a smaller n_ctx or n_parallel, or a smaller quantisation of the model.",
+        memory=True,
     ),
     CauseRule(
         pattern=r"failed to open GGUF file|No such file or directory",
@@ -156,18 +156,12 @@ CAUSES = [
 
 
 def command(model: Model, options: Mapping[str, Any], python: str, name: str) -> Command:
-    """Say how to serve a GGUF file.
-
-    Raises
-    ------
-    OptionError
-        When the context that was asked for does not fit into memory.
-    """
+    """Say how to serve a GGUF file."""
     filled = {**_defaults(Path(model.path), options), **options}
     argv = [python, str(SERVER), "--model", model.path, "--name", name, "--port", "{port}"]
     argv += ["--options", msgspec.json.encode(filled).decode()]
     env = {"LLAMA_API_KEY": "{key}", "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN)}
-    return Command(argv=argv, env=env, ready=_probe(name), causes=CAUSES)
+    return Command(argv=argv, env=env, ready=_probe(name), causes=CAUSES, load="/slots")
 
 
 def _probe(name: str) -> Probe:
@@ -194,19 +188,21 @@ def _defaults(weights: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         "n_parallel": -1,
     }
     token, trained = _cost(weights)
-    free = available_memory()
-    if options.get("n_ctx", 0) * token > free:
-        raise OptionError(
-            f"llamacpp: n_ctx = {options['n_ctx']} takes {options['n_ctx'] * token / 1e9:.1f} GB of memory, "
-            f"{free / 1e9:.1f} GB are free",
-            hint="Use a smaller n_ctx.",
-        )
     if "n_ctx" not in options:
         context = min(CONTEXT, trained)
-        room = min(max(CACHE, weights.stat().st_size / 2), free / 2)
+        room = min(max(CACHE, weights.stat().st_size / 2), available_memory() / 2)
         filled["n_parallel"] = max(1, min(SLOTS, int(room / (context * token))))
         filled["n_ctx"] = context * options.get("n_parallel", filled["n_parallel"])
     return filled
+
+
+def _context(model: Model, options: Mapping[str, Any]) -> int:
+    """Return the tokens of context that are kept room for."""
+    weights = Path(model.path)
+    given = options.get("n_ctx")
+    return int(
+        _defaults(weights, options)["n_ctx"] if given is None else given or _cost(weights)[1]
+    )
 
 
 def _cost(weights: Path) -> tuple[int, int]:
@@ -236,4 +232,5 @@ engine = Engine(
     options=OPTIONS,
     aliases=ALIASES,
     command=command,
+    footprint=Footprint(overhead=128 << 20, cache=_context, context="n_ctx"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lazynb.engines import commandline
-from lazynb.engines.base import Engine
+from lazynb.engines.base import Engine, Footprint
 from lazynb.engines.vllm import probe
 from lazynb.jobs.spec import CauseRule, Command
 
@@ -36,7 +36,9 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     argv += ["--server-name", "127.0.0.1", "--server-port", "{port}"]
     argv += commandline.arguments("lmdeploy", options)
     env = {"LAZYNB_KEY": "{key}", "HF_HUB_OFFLINE": "1"}
-    return Command(argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES)
+    return Command(
+        argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES, load="/metrics"
+    )
 
 
 engine = Engine(
@@ -48,4 +50,5 @@ engine = Engine(
     options=commandline.options("lmdeploy", OURS),
     aliases={"tensor_parallel_size": "tp", "max_model_len": "session_len"},
     command=command,
+    footprint=Footprint(gpu=True, context="session_len", parallel=("tp", "dp")),
 )

@@ -1,4 +1,4 @@
-"""What this machine can give to an engine: processor cores and memory. A container's limits count."""
+"""What this machine can give to an engine: processor cores, memory, GPUs. A container's limits count."""
 
 from __future__ import annotations
 
@@ -7,10 +7,27 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+MIB = 1 << 20
+HIDDEN = ("", "-1", "NoDevFiles")
+"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as it stands."""
+
+    index: int
+    """Its number in the order of the bus, as `nvidia-smi` counts."""
+    uuid: str
+    name: str
+    total: int
+    """Bytes."""
+    free: int
 
 
 def cores() -> int:
@@ -48,19 +65,67 @@ def available_memory() -> int:
     return max(0, free)
 
 
-@cache
 def nvidia() -> int:
-    """Return the number of NVIDIA GPUs that their driver lists; 0 without one."""
+    """Return the number of NVIDIA GPUs that their driver lists; 0 without one, or where all are hidden."""
+    program = shutil.which("nvidia-smi")
+    if program is None or os.environ.get("CUDA_VISIBLE_DEVICES", "all") in HIDDEN:
+        return 0
+    return _count(program)
+
+
+def gpus() -> list[Gpu]:
+    """Return the GPUs that a service can be given whole, with what is free on them now.
+
+    Those that `CUDA_VISIBLE_DEVICES` hides are none, and neither are those that are cut into instances (MIG), which
+    their user names there.
+    """
+    fields = "index,uuid,mig.mode.current,memory.total,memory.free,name"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    words = None if visible is None else [word.strip() for word in visible.split(",")]
+    found = []
+    for index, uuid, mig, total, free, name in _query(f"--query-gpu={fields}", 6):
+        chosen = words is None or index in words or any(w and uuid.startswith(w) for w in words)
+        if not chosen or mig == "Enabled":
+            continue
+        # Where processor and GPU share their memory, the driver does not say.
+        space = int(total) * MIB if total.isdigit() else available_memory()
+        rest = int(free) * MIB if free.isdigit() else available_memory()
+        found.append(Gpu(int(index), uuid, name, space, rest))
+    return found
+
+
+def gpu_memory(timeout: float) -> dict[int, int]:
+    """Return the bytes on GPUs that each process takes, by its id, as far as the driver tells in time."""
+    found: dict[int, int] = {}
+    for pid, used in _query("--query-compute-apps=pid,used_gpu_memory", 2, timeout):
+        if pid.isdigit() and used.isdigit():
+            found[int(pid)] = found.get(int(pid), 0) + int(used) * MIB
+    return found
+
+
+@cache
+def _count(program: str) -> int:
+    return sum(line.startswith("GPU ") for line in _output([program, "-L"], 20).splitlines())
+
+
+def _query(what: str, width: int, timeout: float = 20) -> list[list[str]]:
+    """Return the rows of a table of the driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return 0
+        return []
+    text = _output([program, what, "--format=csv,noheader,nounits"], timeout)
+    rows = [
+        [cell.strip() for cell in line.split(",", width - 1)] for line in text.splitlines() if line
+    ]
+    return [row for row in rows if len(row) == width]
+
+
+def _output(argv: list[str], timeout: float) -> str:
     try:
-        listed = subprocess.run(
-            [program, "-L"], capture_output=True, text=True, timeout=20, check=False
-        )
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+        return ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _read(name: str) -> str:

@@ -10,15 +10,18 @@ The supervisor runs this while a job is in the phase 'downloading'. It reads `sp
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from lazynb import hub
-from lazynb.engines.choose import choose, plan
+from lazynb.engines import memory
+from lazynb.engines.choose import choose
 from lazynb.engines.registry import get
 from lazynb.errors import LazynbError
+from lazynb.jobs import process
 from lazynb.jobs.spec import Command, JobSpec
 
 if TYPE_CHECKING:
@@ -58,8 +61,16 @@ def prepare(folder: Path) -> None:
     model = hub.fetch(model)
     if engine is None or (kind is None and model.type not in engine.types):
         engine = choose(model)[0]  # the checkpoint tells its type better than a hub's id
-    command = plan(model, engine, spec.options, spec.name)
-    write_command(folder, msgspec.structs.replace(command, engine=engine.name))
+    with memory.turn():
+        command = memory.launch(
+            model,
+            engine,
+            spec.options,
+            spec.name,
+            owner=spec.owner or process.myself(),
+            say=partial(print, flush=True),
+        )
+        write_command(folder, msgspec.structs.replace(command, engine=engine.name))
 
 
 def write_command(folder: Path, command: Command) -> None:

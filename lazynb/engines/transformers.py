@@ -9,7 +9,7 @@ import msgspec
 
 from lazynb.config import config
 from lazynb.engines import embedding
-from lazynb.engines.base import Engine, Option
+from lazynb.engines.base import Engine, Footprint, Option
 from lazynb.engines.vllm import probe
 from lazynb.jobs.spec import CauseRule, Command
 
@@ -49,7 +49,14 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     argv = [python, str(embedding.SERVERS / "chat.py"), "--model", path, "--name", name]
     argv += ["--port", "{port}", *gguf, "--options", msgspec.json.encode(options).decode()]
     env = {"LAZYNB_KEY": "{key}", **embedding.OFFLINE}
-    return Command(argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES)
+    return Command(
+        argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES, load="/metrics"
+    )
+
+
+def _context(_: Model, options: Mapping[str, Any]) -> int:
+    """Return the tokens that the cache on a CPU has room for."""
+    return int(options.get("block_size", 32) * options.get("num_blocks", 512))
 
 
 engine = Engine(
@@ -60,4 +67,5 @@ engine = Engine(
     requirement="transformers",
     options=OPTIONS,
     command=command,
+    footprint=Footprint(overhead=700 << 20, cache=_context, context="num_blocks", gpu=True),
 )

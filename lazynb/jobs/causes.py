@@ -29,7 +29,7 @@ _GENERIC = [
         "Free some space, or set LAZYLLM_HOME to a folder on another disk.",
     ),
     CauseRule(
-        r"CUDA out of memory|CUDA error: out of memory|cudaMalloc failed: out of memory|OutOfMemoryError",
+        r"CUDA out of memory|CUDA (?:runtime )?error: out of memory|cudaMalloc failed: out of memory|OutOfMemoryError",
         "the GPU has not enough free memory",
         LESS,
         memory=True,
