@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], object]
 
-UNPACKED = 4
+UNPACKED = 3
 """How much larger the weights of a GGUF file are for an engine that unpacks them."""
 CUDA = 1 << 30
 """Bytes on each GPU for CUDA itself and for what is computed."""
@@ -62,6 +62,8 @@ class Need:
     """For each token of context; 0 where that is not known."""
     tokens: int
     """Of context."""
+    context: str = ""
+    """The option that sets them; empty where none makes it take less."""
 
     @property
     def cache(self) -> int:
@@ -150,8 +152,8 @@ def launch(
         visible = ",".join(map(str, place.gpus))
         env = {**env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
     advice = f"It takes {need}."
-    if engine.footprint.context and need.cache:
-        advice += f" A smaller {engine.footprint.context} takes less."
+    if need.context and need.cache:
+        advice += f" A smaller {need.context} takes less."
     return msgspec.structs.replace(
         command, env=env, memory=place.memory, gpus=place.gpus, advice=advice
     )
@@ -160,23 +162,26 @@ def launch(
 def estimate(model: Model, engine: Engine, options: Mapping[str, Any]) -> Need:
     """Estimate what a service takes: good to a few tenths, since only the largest parts are known before."""
     takes = engine.footprint
-    weights = weight_bytes(model)
+    weights = weight_bytes(model.path)
     if model.format == "gguf" and engine.formats[0] != "gguf":
-        weights *= UNPACKED
+        full = config.cache_dir / f"{Path(model.path).stem}-full"
+        weights = weight_bytes(full) or weights * UNPACKED
     token, trained, _ = shape(model)
     tokens = takes.cache(model, options) if takes.cache else 0
+    context = "" if takes.gpu else takes.context
     if _on_gpu(engine, options):
+        context = takes.context
         wanted = _tokens(options.get(takes.context)) if takes.context else 0
         tokens = wanted or min(trained, CONTEXT)
     if model.type in ("embed", "rerank"):
         tokens = 0  # nothing is kept from one text to the next
     overhead = CUDA if _on_gpu(engine, options) else takes.overhead
-    return Need(weights, overhead, token, tokens)
+    return Need(weights, overhead, token, tokens, context)
 
 
-def weight_bytes(model: Model) -> int:
-    """Return the bytes of a model's weights on disk; those that a folder holds in several forms count once."""
-    path = Path(model.path)
+def weight_bytes(path: str | Path) -> int:
+    """Return the bytes of weights on disk; those that a folder holds in several forms count once."""
+    path = Path(path)
     if path.is_file():
         split = path.stem.rpartition("-00001-of-")[0]  # a GGUF file in parts
         parts = path.parent.glob(f"{split}-*-of-*.gguf") if split else [path]
@@ -414,7 +419,7 @@ class Start:
 
     def _smaller(self, room: int) -> Iterator[str]:
         """Yield a context that would fit."""
-        name = self._takes.context
+        name = self.need.context
         if not name or not self.need.token:
             return
         tokens = room // self.need.token // STEP * STEP
@@ -442,7 +447,9 @@ class Start:
             if model.type == self.model.type and model.path != self.model.path
         ]
         fits = {
-            model.name: size for model in here if (size := weight_bytes(model)) + overhead < room
+            model.name: size
+            for model in here
+            if (size := weight_bytes(model.path)) + overhead < room
         }
         if fits:
             name = max(fits, key=lambda name: fits[name])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lazynb.config import config
-from lazynb.engines import embedding
+from lazynb.engines import embedding, lora
 from lazynb.engines.base import Engine, Footprint, Option
 from lazynb.engines.vllm import probe
 from lazynb.jobs.spec import CauseRule, Command
@@ -29,12 +29,18 @@ OPTIONS = {
         "blocks of the cache, for all requests together (CPU: 512; GPU: what is free)",
     ),
     "max_batch_tokens": Option(embedding.Positive, "tokens computed at once"),
+    "lora_modules": lora.option(plain=True),
 }
 CAUSES = [
     CauseRule(
         pattern=r"does not recognize this architecture|Unrecognized configuration class",
         cause="this transformers does not know the model's architecture",
         hint="Update lazynb and its environment: %lazyllm install transformers",
+    ),
+    CauseRule(
+        pattern=r"size mismatch for \S*lora_|Target modules .* not found in the base model|LoRA keys .* not found",
+        cause="an adapter of lora_modules does not fit this base model",
+        hint="Serve it beside the model that it was trained on.",
     ),
     *embedding.CAUSES,
 ]
@@ -67,5 +73,5 @@ engine = Engine(
     requirement="transformers",
     options=OPTIONS,
     command=command,
-    footprint=Footprint(overhead=700 << 20, cache=_context, context="num_blocks", gpu=True),
+    footprint=Footprint(overhead=700 << 20, cache=_context, gpu=True),
 )

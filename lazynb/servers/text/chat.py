@@ -22,7 +22,7 @@ from aiohttp import web
 from launch import full_precision
 from process import die_with_parent, progress
 from sampling import Draw, Sampler
-from serving import RequestError, read, serve, take
+from serving import COUNTS, RequestError, read, serve, take
 from wishes import read_wishes
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class Chat:
             tokens, number, max_new_tokens=limit, streaming=True, eos_token_id=eos
         )
         text, held, ended, told = Text(self.tokenizer), "", False, 0
+        made: list[int] = []
         try:
             while not ended:
                 result = await results.get()
@@ -160,6 +161,7 @@ class Chat:
                     result = results.get_nowait()
                 if result.error:
                     raise RequestError(f"The model failed: {result.error}", 500)
+                COUNTS["tokens_total"] += len(result.generated_tokens) - len(made)
                 made = result.generated_tokens[:]
                 ended = result.is_finished()
                 over = bool(made) and made[-1] in eos

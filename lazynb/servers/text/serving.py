@@ -26,6 +26,9 @@ LARGEST = 256 << 20
 NAMES = web.AppKey("names", list)
 """What a request can have as its model."""
 
+COUNTS = {"requests_running": 0, "requests_total": 0, "tokens_total": 0}
+"""What `/metrics` tells; who makes tokens counts them here."""
+
 
 class RequestError(Exception):
     """A request that cannot be answered, and why."""
@@ -51,7 +54,7 @@ def serve(  # noqa: C901  its handlers share the key
     port : int
         Where to listen.
     routes : dict
-        Paths → what answers a POST there; `GET /health` and `GET /v1/models` are added.
+        Paths → what answers a POST there; `GET /health`, `/metrics` and `/v1/models` are added.
     shown : dict, optional
         Paths → what answers a GET there.
     adapters : collection of str, optional
@@ -65,6 +68,8 @@ def serve(  # noqa: C901  its handlers share the key
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").encode()
         if request.path != "/health" and not hmac.compare_digest(given, key):
             return failed("The key is missing or wrong", 401)
+        COUNTS["requests_running"] += request.method == "POST"
+        COUNTS["requests_total"] += request.method == "POST"
         try:
             return await handler(request)
         except RequestError as error:
@@ -74,6 +79,11 @@ def serve(  # noqa: C901  its handlers share the key
         except Exception as error:  # noqa: BLE001  the service goes on
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
             return failed(f"{type(error).__name__}: {error}", 500)
+        finally:
+            COUNTS["requests_running"] -= request.method == "POST"
+
+    async def metrics(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="".join(f"lazynb:{name} {n}\n" for name, n in COUNTS.items()))
 
     async def health(_: web.Request) -> web.StreamResponse:
         return web.json_response({"status": "ok"})
@@ -86,6 +96,7 @@ def serve(  # noqa: C901  its handlers share the key
     app = web.Application(middlewares=[checked], client_max_size=LARGEST)
     app[NAMES] = [name, *adapters]
     app.router.add_get("/health", health)
+    app.router.add_get("/metrics", metrics)
     app.router.add_get("/v1/models", models)
     for path, handler in (shown or {}).items():
         app.router.add_get(path, handler)
