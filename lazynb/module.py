@@ -269,13 +269,14 @@ class TrainableModule(Chainable):
         llm_chat_history : list, optional
             Earlier turns, after those of the prompt.
         **parameters
-            Generation parameters under their OpenAI names; `documents` and `top_n` for a reranker.
+            Generation parameters under their OpenAI names; `documents` and `top_n` for a reranker; `kinds` for an
+            embedding model that gives more than one: some of 'dense', 'sparse' and 'multi'.
 
         Returns
         -------
         str, or what the formatter makes of it
-            `list[float]` or `list[list[float]]` for an embedding model; `[(index, score), …]`, best first, for a
-            reranker.
+            `list[float]` or `list[list[float]]` for an embedding model, with `kinds` a dict by kind for each text;
+            `[(index, score), …]`, best first, for a reranker.
         """
         self._ready()
         if self.type not in CHAT_TYPES:

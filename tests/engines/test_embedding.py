@@ -52,6 +52,22 @@ def reranker_model(installed, model_cache, embedding_model) -> str:
 
 
 @pytest.fixture(scope="module")
+def many_kinds_model(installed, model_cache, embedding_model) -> str:
+    """The embedding model with heads as those of BGE-M3; their weights are random."""
+    installed("embedding")
+    target = model_cache / "tiny-m3"
+    if not (target / "colbert_linear.pt").exists():
+        program = [
+            environment("embedding").python,
+            PROGRAMS / "make_m3.py",
+            embedding_model,
+            target,
+        ]
+        subprocess.run(program, check=True, capture_output=True)
+    return str(target)
+
+
+@pytest.fixture(scope="module")
 def service(installed, submit, embedding_model):
     installed("embedding")
     job = submit(embedding_model, "embedding")
@@ -196,6 +212,78 @@ def test_a_module_returns_plain_lists(service, place, model_cache):
     assert isinstance(one[0], float)
     assert [len(vector) for vector in several] == [384, 384]
     assert cosine(one, several[0]) > 0.9999
+
+
+FLAG = """
+import json, sys
+from FlagEmbedding import BGEM3FlagModel
+model = BGEM3FlagModel(sys.argv[1], use_fp16=False, devices="cpu")
+found = model.encode(
+    json.loads(sys.argv[2]), return_dense=True, return_sparse=True, return_colbert_vecs=True
+)
+print(json.dumps([
+    [dense.tolist(), {name: float(weight) for name, weight in sparse.items()}, multi.tolist()]
+    for dense, sparse, multi in zip(found["dense_vecs"], found["lexical_weights"], found["colbert_vecs"])
+]))
+"""
+
+
+def test_sparse_and_multi_vector_embeddings_are_those_of_flagembedding(many_kinds_model, place):
+    texts = [*TEXTS, "cat cat", "a long text is padded less than a short one " * 20]
+    module = lazynb.TrainableModule(many_kinds_model)
+    try:
+        found = module(texts, kinds=("dense", "sparse", "multi"))
+        alone = module(TEXTS[0], kinds="sparse")
+        dense = module(TEXTS[0])
+        with pytest.raises(
+            OptionError, match="no embeddings of \\['colbert'\\]\nkinds: some of dense"
+        ):
+            module(TEXTS[0], kinds=["colbert"])
+    finally:
+        module.stop()
+    theirs = json.loads(python(FLAG, many_kinds_model, json.dumps(texts)))
+    for ours, (vector, weights, vectors) in zip(found, theirs, strict=True):
+        assert list(ours) == ["dense", "sparse", "multi"]
+        assert ours["dense"] == pytest.approx(vector, abs=1e-5)
+        wanted = {int(name): weight for name, weight in weights.items()}
+        assert ours["sparse"] == pytest.approx(wanted, abs=1e-5)
+        assert len(ours["multi"]) == len(vectors)
+        for one, other in zip(ours["multi"], vectors, strict=True):
+            assert one == pytest.approx(other, abs=1e-5)
+    assert alone == {"sparse": pytest.approx(found[0]["sparse"], abs=1e-5)}
+    assert set(alone["sparse"].tokens.values()) <= {
+        "a",
+        "cat",
+        "sat",
+        "on",
+        "the",
+        "mat",
+        ".",
+        "[SEP]",
+    }
+    assert dense == pytest.approx(found[0]["dense"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [(["dense", "sparse"], "no sparse embeddings: it has no sparse_linear.pt. It gives dense"),
+     (["sparse vector"], "not 'sparse vector'"), ([3], "not 3"), ([], "empty"), ("dense", "must be list")], ids=str,
+)  # fmt: skip
+def test_a_kind_that_the_model_does_not_give_is_refused_with_a_message(api, kinds, words):
+    status, answer = api.call("/v1/embeddings", {"input": "hi", "kinds": kinds})
+    assert status == 400
+    assert words in answer["error"]["message"]
+
+
+def test_a_small_request_does_not_wait_for_a_large_one(api):
+    begun = time.monotonic()
+    large = api.connect("/v1/embeddings", {"input": ["some words to read " * 20] * 600})
+    time.sleep(0.2)
+    assert api.call("/v1/embeddings", {"input": "hi"})[0] == 200
+    small = time.monotonic() - begun
+    assert len(json.load(large.getresponse())["data"]) == 600
+    large.close()
+    assert small < 0.6 * (time.monotonic() - begun)  # two turns of ten
 
 
 def test_an_option_that_there_is_not_is_an_error_before_anything_starts(place, embedding_model):

@@ -1,97 +1,24 @@
 """Embedding and rerank models as a service: `/v1/embeddings` and `/v1/rerank` over sentence-transformers.
 
-One thread computes. What arrives while it works is computed together next: nobody waits for a batch to fill, and
-many small requests are as fast as one large one. A large request is cut into pieces so that others get their turn.
+Beside the OpenAI API's fields, `"kinds": ["dense", "sparse", "multi"]` asks for what models like BGE-M3 have.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
 import contextlib
 import json
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from batching import Batcher, batches
+from heads import FILES, Heads
 from process import die_with_parent, progress
 from serving import RequestError, read, serve, take
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Items = list[Any]
-
-PIECE = 256
-"""Items computed at once: enough for the library to sort them by length."""
-
-
-class Batcher:
-    """Computes items in batches that are made of all requests that wait.
-
-    Parameters
-    ----------
-    compute : callable
-        Takes a list of items and returns a list of as many results.
-    """
-
-    def __init__(self, compute: Callable[[Items], Items]) -> None:
-        self._compute = compute
-        self._waiting: list[tuple[Items, asyncio.Future[Items]]] = []
-        self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1)
-        self._task: asyncio.Task[None] | None = None
-
-    async def __call__(self, items: Items) -> Items:
-        """Return the results for some items; a caller who leaves takes what was not begun along."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-        loop = asyncio.get_running_loop()
-        pieces = []
-        for start in range(0, len(items), PIECE):
-            future: asyncio.Future[Items] = loop.create_future()
-            pieces.append(future)
-            self._waiting.append((items[start : start + PIECE], future))
-        self._wake.set()
-        try:
-            return [result for piece in pieces for result in await piece]
-        finally:
-            for piece in pieces:
-                piece.cancel()
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            batch: list[tuple[Items, asyncio.Future[Items]]] = []
-            count = 0
-            while self._waiting and (not batch or count + len(self._waiting[0][0]) <= PIECE):
-                items, future = self._waiting.pop(0)
-                if not future.done():
-                    batch.append((items, future))
-                    count += len(items)
-            if not self._waiting:
-                self._wake.clear()
-            if batch:
-                flat = [item for items, _ in batch for item in items]
-                await self._answer(batch, loop.run_in_executor(self._thread, self._compute, flat))
-
-    async def _answer(
-        self, batch: list[tuple[Items, asyncio.Future[Items]]], computing: asyncio.Future[Items]
-    ) -> None:
-        try:
-            results = iter(await computing)
-        except Exception as error:  # noqa: BLE001  those who asked get it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for items, future in batch:
-            own = [next(results) for _ in items]
-            if not future.done():
-                future.set_result(own)
 
 
 def embedder(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -102,7 +29,11 @@ def embedder(arguments: argparse.Namespace) -> dict[str, Any]:
     model = SentenceTransformer(arguments.model, **_settings(options))
     if options.get("max_seq_length"):
         model.max_seq_length = options["max_seq_length"]
-    batch = Batcher(partial(_encode, model, options.get("batch_size", 32)))
+    heads = Heads(arguments.model, model)
+    size = options.get("batch_size", 32)
+    batch = Batcher(
+        lambda items: _encode(model, heads, size, items), lambda item: len(item[0]), 2 * size
+    )
 
     async def embeddings(request: web.Request) -> web.StreamResponse:
         body = await read(request)
@@ -116,14 +47,14 @@ def embedder(arguments: argparse.Namespace) -> dict[str, Any]:
         prompt = take(body, "prompt_name", str)
         if prompt is not None and prompt not in model.prompts:
             raise RequestError(f"The model has no prompt {prompt!r}, but {list(model.prompts)}")
-        results = await batch([(text, prompt) for text in texts])
-        vectors = [_wire(vector, encoding, dimensions) for vector, _ in results]
-        tokens = sum(count for _, count in results)
+        kinds = _kinds(body, heads)
+        results = await batch([(text, prompt, kinds) for text in texts])
+        tokens = sum(result["tokens"] for result in results)
         answer = {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": index, "embedding": vector}
-                for index, vector in enumerate(vectors)
+                {"object": "embedding", "index": index, **_wire(result, encoding, dimensions)}
+                for index, result in enumerate(results)
             ],
             "model": arguments.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
@@ -133,28 +64,66 @@ def embedder(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"/v1/embeddings": embeddings}
 
 
-def _encode(model: Any, size: int, items: Items) -> Items:
-    """Return the vector of each (text, name of its prompt), and how many tokens it took."""
-    import numpy as np
+def _kinds(body: dict[str, Any], heads: Heads) -> tuple[str, ...]:
+    kinds = take(body, "kinds", list, ["dense"])
+    for kind in kinds:
+        if kind not in ("dense", *FILES):
+            raise RequestError(f"kinds must be of 'dense', 'sparse' and 'multi', not {kind!r}")
+        if kind not in heads.kinds:
+            raise RequestError(
+                f"The model gives no {kind} embeddings: it has no {FILES[kind]}. It gives {', '.join(heads.kinds)}"
+            )
+    if not kinds:
+        raise RequestError("kinds is empty")
+    return tuple(kinds)
+
+
+def _encode(model: Any, heads: Heads, size: int, items: Items) -> Items:
+    """Return for each (text, name of its prompt, kinds) its embeddings, and how many tokens it took."""
+    import torch
 
     results: Items = [None] * len(items)
-    longest = model.max_seq_length
-    for prompt in {prompt for _, prompt in items}:
-        chosen = [i for i, item in enumerate(items) if item[1] == prompt]
-        texts = [items[i][0] for i in chosen]
-        vectors = model.encode(texts, batch_size=size, prompt_name=prompt, show_progress_bar=False)
-        for i, vector, ids in zip(
-            chosen, vectors, model.tokenizer(texts)["input_ids"], strict=True
-        ):
-            results[i] = (vector.astype(np.float32), min(len(ids), longest or len(ids)))
+    for prompt, kinds in {item[1:] for item in items}:
+        chosen = [i for i, item in enumerate(items) if item[1:] == (prompt, kinds)]
+        lengths = [len(items[i][0]) for i in chosen]
+        for batch in batches(lengths, size, cheap=model.device.type == "cpu"):
+            places = [chosen[i] for i in batch]
+            texts = [items[i][0] for i in places]
+            outputs = model.encode(
+                texts,
+                batch_size=size,
+                prompt_name=prompt,
+                output_value=None,
+                show_progress_bar=False,
+            )
+            counts = torch.stack([text["attention_mask"] for text in outputs]).sum(1).tolist()
+            dense = (
+                torch.stack([text["sentence_embedding"] for text in outputs]).float().cpu().numpy()
+            )
+            for i, text, tokens, vector in zip(places, outputs, counts, dense, strict=True):
+                results[i] = {"tokens": tokens, "dense": vector if "dense" in kinds else None}
+                with torch.inference_mode():
+                    results[i] |= {
+                        kind: getattr(heads, kind)(text, tokens) for kind in FILES if kind in kinds
+                    }
     return results
 
 
-def _wire(vector: Any, encoding: str, dimensions: int | None) -> str | list[float]:
-    """Return a vector as it is sent; one that is cut short gets the length 1 again."""
-    if dimensions:
+def _wire(result: dict[str, Any], encoding: str, dimensions: int | None) -> dict[str, Any]:
+    """Return the embeddings of a text as they are sent; a vector that is cut short gets the length 1 again."""
+    vector = result["dense"]
+    if dimensions and vector is not None:
         vector = vector[:dimensions]
         vector = vector / max(float((vector**2).sum()) ** 0.5, 1e-12)
+    sent: dict[str, Any] = {"embedding": [] if vector is None else _numbers(vector, encoding)}
+    if "sparse" in result:
+        sent["sparse"] = result["sparse"]
+    if "multi" in result:
+        sent["multi"] = [_numbers(vector, encoding) for vector in result["multi"]]
+    return sent
+
+
+def _numbers(vector: Any, encoding: str) -> str | list[float]:
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     numbers: list[float] = vector.tolist()
@@ -174,11 +143,7 @@ def reranker(arguments: argparse.Namespace) -> dict[str, Any]:
     if model.tokenizer.pad_token is None:
         model.tokenizer.pad_token = model.tokenizer.eos_token
 
-    def compute(pairs: Items) -> Items:
-        scores = model.predict(pairs, batch_size=size, show_progress_bar=False)
-        return [float(score) for score in scores.reshape(-1)]
-
-    batch = Batcher(compute)
+    batch = Batcher(lambda pairs: _score(model, size, pairs), _letters, 2 * size)
 
     async def rerank(request: web.Request) -> web.StreamResponse:
         body = await read(request)
@@ -201,6 +166,19 @@ def reranker(arguments: argparse.Namespace) -> dict[str, Any]:
         return web.json_response({"object": "list", "model": arguments.name, "results": results})
 
     return {"/v1/rerank": rerank, "/rerank": rerank, "/v2/rerank": rerank}
+
+
+def _score(model: Any, size: int, pairs: Items) -> Items:
+    scores = [0.0] * len(pairs)
+    for batch in batches(list(map(_letters, pairs)), size, cheap=model.device.type == "cpu"):
+        found = model.predict([pairs[i] for i in batch], batch_size=size, show_progress_bar=False)
+        for i, score in zip(batch, found.reshape(-1).tolist(), strict=True):
+            scores[i] = score
+    return scores
+
+
+def _letters(pair: tuple[str, str]) -> int:
+    return len(pair[0]) + len(pair[1])
 
 
 def _settings(options: dict[str, Any]) -> dict[str, Any]:
