@@ -5,6 +5,7 @@ The supervisor runs this, as it runs `lazynb.engines.prepare` for a service.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def prepare(folder: Path) -> None:
     """Fetch the base model, and write what to run."""
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=JobSpec)
     trainer = get(spec.engine)
-    model = hub.fetch(hub.resolve(spec.model, prefer="safetensors"))
+    plan = json.loads(Path(spec.options["folder"], "plan.json").read_text(encoding="utf-8"))
+    form: hub.Format = "gguf" if plan.get("unpacked") else "safetensors"
+    model = hub.fetch(hub.resolve(spec.model, prefer=form))
     write_command(folder, trainer.command(model, spec.options, interpreter(trainer), spec.name))
 
 

@@ -189,6 +189,9 @@ def start(
 
     dataset = read(data)
     model = resolve(base, prefer="safetensors", type=type, download=download)
+    if not model.present:  # a package needs no hub, and its weights can be unpacked
+        packed = resolve(base, type=type, download=download)
+        model = packed if packed.source == "package" else model
     trainer = choose(model.type) if method == "auto" else get(method)
     if model.type not in trainer.types:
         raise OptionError(
