@@ -122,10 +122,17 @@ def service(
         "type": type or "",
     }
     with _lock:
-        jobs = [job for job in manager().jobs() if (job.owned or job.spec.keep) and _live(job)]
+        jobs, alike = [], set()
+        for job in manager().jobs():
+            if not (job.owned or job.spec.keep):
+                continue
+            if {key: getattr(job.spec, key) for key in wanted} == wanted:
+                alike.add(job.id)
+                job.mark_used()  # before its state is read: it may be about to end for want of use
+            if _live(job):
+                jobs.append(job)
         for job in jobs if shared else []:
-            same = {key: getattr(job.spec, key) for key in wanted} == wanted
-            if same and port in (None, job.state.port):
+            if job.id in alike and port in (None, job.state.port):
                 if keep:
                     job.keep()
                 return job

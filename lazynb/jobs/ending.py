@@ -57,4 +57,9 @@ def not_ready(seconds: float, last_answer: str) -> Ending:
 def idle(seconds: float) -> Ending:
     """Say that nobody used a service for so long."""
     span = f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"  # noqa: PLR2004
-    return Ending("stopped", f"idle for {span}", "It starts again when it is used.")
+    return ended_for(f"idle for {span}")
+
+
+def ended_for(why: str) -> Ending:
+    """Say why a service was stopped, where it was not its user who did."""
+    return Ending("stopped", why, "It starts again when it is used." if why else "")

@@ -152,15 +152,19 @@ class Job:
         until = state.since if state.phase in ENDED_PHASES else time.time()
         return max(0.0, until - self.spec.created)
 
+    def pids(self) -> list[int]:
+        """Return the processes of its whole tree."""
+        supervisor = self.state.supervisor
+        if not self.live or supervisor is None:
+            return []
+        return [supervisor.pid, *process.descendants(supervisor.pid)]
+
     def memory(self) -> int:
         """Return the bytes of memory that its whole process tree takes."""
         import psutil
 
-        supervisor = self.state.supervisor
-        if not self.live or supervisor is None:
-            return 0
         total = 0
-        for pid in [supervisor.pid, *process.descendants(supervisor.pid)]:
+        for pid in self.pids():
             try:
                 total += psutil.Process(pid).memory_info().rss
             except psutil.Error:

@@ -18,7 +18,7 @@ import msgspec
 
 from lazynb.config import config
 from lazynb.jobs import causes, ports, process
-from lazynb.jobs.ending import Ending, idle, not_ready, port_taken
+from lazynb.jobs.ending import Ending, ended_for, idle, not_ready, port_taken
 from lazynb.jobs.folder import JobFolder
 from lazynb.jobs.log import BoundedLog
 from lazynb.jobs.loop import Loop
@@ -245,7 +245,7 @@ class Supervisor:
                 self._owner_left()
             self._end_when_idle()
         if self.loop.terminated:
-            raise Ending("stopped", self.folder.read_why())
+            raise ended_for(self.folder.read_why())
         if self._abandoned:
             raise Ending("stopped", "its kernel ended")
         return self.program is not None and self.program.returncode is None

@@ -101,6 +101,9 @@ def deploy_parser() -> Parser:
     )
     parser.add_argument("--port", type=int, metavar="N", help="a fixed port (default: a free one)")
     parser.add_argument("--keep", action="store_true", help="it outlives this kernel")
+    parser.add_argument(
+        "--idle", type=float, metavar="SECONDS", help="stop it when it is not used for so long"
+    )
     parser.add_argument("--wait", action="store_true", help="return when it is ready")
     return parser
 

@@ -22,7 +22,7 @@ RECENT = 3600.0  # seconds for which a failed job is listed
 
 
 def deploy(_: LazyMagics, line: str) -> None:
-    """Start a model in the background: deploy MODEL [--engine E] [--port N] [--keep] [--wait] [engine options]."""
+    """Start a model: deploy MODEL [--engine E] [--port N] [--keep] [--idle S] [--wait] [engine options]."""
     from lazynb.notebook.progress import show_job
     from lazynb.service import service
 
@@ -33,21 +33,28 @@ def deploy(_: LazyMagics, line: str) -> None:
         options=engine_options(rest),
         keep=arguments.keep,
         port=arguments.port,
+        idle=arguments.idle,
     )
     show_job(job, block=arguments.wait)
 
 
 def ps(_: LazyMagics, line: str) -> Any:
-    """List what runs, and what failed in the last hour."""
+    """List what runs, what it takes and does, and what failed or was stopped for want of use in the last hour."""
     from lazynb.jobs import manager
-    from lazynb.notebook.tables import JobTable
+    from lazynb.notebook.services import JobTable
 
     Parser("%lazyllm ps").parse(line)
     recent = time.time() - RECENT
     jobs = manager().jobs()
-    return JobTable(
-        [j for j in jobs if j.live or (j.state.phase == "failed" and j.state.since > recent)]
-    )
+    live = [job for job in jobs if job.live]
+    names = {job.name for job in live}
+    ended = [job for job in jobs if job not in live and job.state.since > recent]
+    failed = [job for job in ended if job.state.phase == "failed"]
+    unused = [
+        j for j in ended if j.state.phase == "stopped" and j.state.hint and j.name not in names
+    ]
+    shown = {job.id for job in (*live, *failed, *unused)}
+    return JobTable([job for job in jobs if job.id in shown])
 
 
 def stop(_: LazyMagics, line: str) -> None:

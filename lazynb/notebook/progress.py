@@ -103,6 +103,9 @@ def _settled(state: JobState) -> bool:
 def _bundle(job: Job, state: JobState) -> dict[str, str]:
     text = line(job, state)
     parts = [f'<div style="{RED if state.phase == "failed" else MUTED}">{escape(text)}</div>']
+    if job.spec.why and state.phase in ("loading", "ready"):
+        text += f"\n{job.spec.why}"
+        parts.append(f'<div style="{MUTED}">{escape(job.spec.why)}</div>')
     if not _settled(state):
         parts.insert(0, _bar(state))
     if state.phase == "failed":
@@ -124,6 +127,8 @@ def _bar(state: JobState) -> str:
 
 def _print(job: Job, *, block: bool) -> None:
     shown = ""
+    if job.spec.why:
+        print(job.spec.why)  # noqa: T201 - the terminal's view
     while True:
         state = job.state
         text = f"{job.name} · {state.phase}" if not _settled(state) else line(job, state)

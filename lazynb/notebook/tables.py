@@ -12,7 +12,6 @@ from lazynb.card import COLORS, STARTING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lazynb.jobs import Job
     from lazynb.training import Run
 
 STYLE = "font-family:var(--jp-ui-font-family,sans-serif);font-size:var(--jp-ui-font-size1,13px)"
@@ -29,7 +28,7 @@ class Table:
         What hovering over the relative time of each row shows.
     """
 
-    header: ClassVar[tuple[str, ...]]
+    header: tuple[str, ...]
     numbers: ClassVar[frozenset[str]] = frozenset()
     """Columns that are aligned to the right."""
     empty: ClassVar[str]
@@ -72,21 +71,9 @@ class Table:
 
     def _cell(self, name: str, text: str, hover: str) -> str:
         title = f' title="{escape(hover)}"' if name == self.relative else ""
-        color = COLORS.get(text, STARTING)
+        color = COLORS.get(text.partition(":")[0], STARTING)
         dot = f'<span style="color:{color}">●</span> ' if name == "status" else ""
         return f'<td style="{self._align(name)}"{title}>{dot}{escape(text)}</td>'
-
-
-class JobTable(Table):
-    """What runs."""
-
-    header = ("name", "status", "engine", "address", "memory (MB)", "up", "owner")
-    numbers = frozenset({"memory (MB)", "up"})
-    empty = "Nothing is running. Start a model with %lazyllm deploy MODEL."
-    relative = "up"
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        super().__init__([_job(job) for job in jobs], [_moment(job.spec.created) for job in jobs])
 
 
 class RunTable(Table):
@@ -102,23 +89,8 @@ class RunTable(Table):
         plans = [run.plan["version"] for run in self.runs]
         super().__init__(
             [_run(run, plan) for run, plan in zip(self.runs, plans, strict=True)],
-            [_moment(plan["created"]) for plan in plans],
+            [moment(plan["created"]) for plan in plans],
         )
-
-
-def _job(job: Job) -> tuple[str, ...]:
-    state = job.state
-    owner = "this kernel" if job.owned else "another kernel"
-    training = job.spec.kind == "training" and state.phase == "ready"
-    return (
-        job.name,
-        "training" if training else state.phase,
-        state.engine,
-        f"127.0.0.1:{state.port}" if state.port else "",
-        f"{job.memory() / 1e6:.0f}" if job.live else "",
-        ago(time.time() - job.spec.created),
-        "kept" if job.spec.keep else owner,
-    )
 
 
 def _run(run: Run, plan: dict[str, Any]) -> tuple[str, ...]:
@@ -131,7 +103,8 @@ def _run(run: Run, plan: dict[str, Any]) -> tuple[str, ...]:
     return (run.id, run.name, run.status, plan["base"], plan["method"], steps, *losses, began)
 
 
-def _moment(created: float) -> str:
+def moment(created: float) -> str:
+    """Return a time as a date and the time of day."""
     return datetime.fromtimestamp(created).astimezone().isoformat(" ", "seconds")
 
 
