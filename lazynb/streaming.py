@@ -65,7 +65,7 @@ class Answer(Live):
         check_parameters(params)
         super().__init__()
         self.id = secrets.token_hex(4)
-        self.model = model
+        self.model = params.get("model") or model
         self.service = model
         self.messages = messages
         self.params = {name: value for name, value in params.items() if value is not None}
@@ -81,7 +81,7 @@ class Answer(Live):
         self._future: Future[None] | None = None
 
     @classmethod
-    def pending(cls, model: str, messages: list[dict[str, Any]], **params: Any) -> Self:
+    def pending(cls, model: str, messages: list[dict[str, Any]], /, **params: Any) -> Self:
         """Make an answer whose request is not sent yet, because its service still starts.
 
         `begin` sends it, `fail` ends it without, and it can be cancelled meanwhile.

@@ -29,6 +29,7 @@ GENERATION_PARAMETERS: dict[str, type] = {
     "parallel_tool_calls": bool,
     "reasoning_effort": str,
     "user": str,
+    "model": str,  # one of several that a server has, such as an adapter beside its base
     # What llama.cpp, vLLM, LMDeploy and others take as well.
     "top_k": int,
     "min_p": float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lazynb.engines import commandline
+from lazynb.engines import commandline, lora
 from lazynb.engines.base import Engine, Footprint
 from lazynb.engines.vllm import probe
 from lazynb.jobs.spec import CauseRule, Command
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lazynb.hub import Model
 
-OURS = ("server_name", "server_port", "model_name", "api_keys", "ssl")
+OURS = ("server_name", "server_port", "model_name", "api_keys", "ssl", "adapters")
 CAUSES = [
     CauseRule(
         pattern=r"No CUDA GPUs are available|no NVIDIA driver|libcuda\.so",
@@ -34,7 +34,11 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     start, path = commandline.launched("lmdeploy", model, python, key_flag="--api-keys")
     argv = [*start, "serve", "api_server", path, "--model-name", name]
     argv += ["--server-name", "127.0.0.1", "--server-port", "{port}"]
-    argv += commandline.arguments("lmdeploy", options)
+    given = dict(options)
+    if adapters := given.pop("lora_modules", {}):
+        given = {"backend": "pytorch", **given}  # its other backend serves none
+        given["adapters"] = [f"{one}={folder}" for one, folder in adapters.items()]
+    argv += commandline.arguments("lmdeploy", given)
     env = {"LAZYNB_KEY": "{key}", "HF_HUB_OFFLINE": "1"}
     return Command(
         argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES, load="/metrics"
@@ -47,7 +51,7 @@ engine = Engine(
     formats=("safetensors",),
     package="lmdeploy",
     requirement="lmdeploy",
-    options=commandline.options("lmdeploy", OURS),
+    options={**commandline.options("lmdeploy", OURS), "lora_modules": lora.option()},
     aliases={"tensor_parallel_size": "tp", "max_model_len": "session_len"},
     command=command,
     footprint=Footprint(gpu=True, context="session_len", parallel=("tp", "dp")),

@@ -5,10 +5,11 @@ Its own server is started, with its own options under their own names.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from lazynb.engines import commandline
+from lazynb.engines import commandline, lora
 from lazynb.engines.base import Engine, Footprint
 from lazynb.engines.machine import available_memory, cores, nvidia
 from lazynb.jobs.spec import CauseRule, Command, Probe, ProgressRule
@@ -36,6 +37,8 @@ OURS = (
 GUARD = str(commandline.LAUNCH.parents[1] / "guard")
 CONTEXT = 4096
 """Tokens of context on a CPU, where a model's full context would not fit into the cache."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Of LoRA adapters, as vLLM makes room for them."""
 CACHE = 4 << 30
 """Bytes of the cache on a CPU, or a quarter of the free memory if that is less."""
 
@@ -103,10 +106,17 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
         filled.setdefault("runner", "pooling")
         if "max_model_len" not in options:
             filled.pop("max_model_len", None)
+    adapters = filled.pop("lora_modules", {})
+    if adapters:
+        rank = next((r for r in RANKS if r >= lora.rank(adapters)), RANKS[-1])
+        filled = {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(adapters), **filled}
     argv = [*start, "--model", path, "--served-model-name", name]
     argv += ["--host", "127.0.0.1", "--port", "{port}"]
     argv += commandline.arguments("vllm", filled)
     argv += ["--middleware", "lazynb_guard.Guard"]
+    # JSON, for a folder's name may have a '=' itself
+    argv += ["--lora-modules"] * bool(adapters)
+    argv += [json.dumps({"name": one, "path": folder}) for one, folder in adapters.items()]
     return Command(
         argv=argv,
         env=env,
@@ -147,7 +157,7 @@ engine = Engine(
     formats=("safetensors", "gguf"),
     package="vllm",
     requirement="vllm",
-    options=commandline.options("vllm", OURS),
+    options={**commandline.options("vllm", OURS), "lora_modules": lora.option()},
     aliases={"tp": "tensor_parallel_size", "context_length": "max_model_len"},
     command=command,
     footprint=Footprint(

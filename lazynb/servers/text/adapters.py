@@ -25,8 +25,15 @@ class Adapters:
     def __init__(self, model: Any, folders: Mapping[str, str]) -> None:
         self._inner = {name: f"adapter{i}" for i, name in enumerate(folders)}
         self._rows: dict[str, torch.Tensor] = {}
+        wrapped: Any = None
         for name, folder in folders.items():
-            model.load_adapter(folder, adapter_name=self._inner[name])
+            from peft import PeftModel
+
+            inner = self._inner[name]
+            if wrapped is None:
+                wrapped = PeftModel.from_pretrained(model, folder, adapter_name=inner)
+            else:
+                wrapped.load_adapter(folder, adapter_name=inner)
         if folders:
             from peft.tuners.lora import LoraLayer
 
