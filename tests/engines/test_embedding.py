@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import openai
 import psutil
@@ -21,10 +20,10 @@ from lazynb.client.loop import run
 from lazynb.client.requests import post
 from lazynb.engines.environment import environment
 from lazynb.errors import OptionError, ServiceError
+from tests import small_models
 
 pytestmark = pytest.mark.slow
 
-PROGRAMS = Path(__file__).parents[1] / "programs"
 TEXTS = ["A cat sat on the mat.", "A kitten rests on a rug.", "The stock market fell."]
 QUERY = "What is the capital of France?"
 DOCUMENTS = ["Cows eat grass and hay.", "Paris is the capital of France.", "Hamlet is a play."]
@@ -37,34 +36,15 @@ def python(program: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def reranker_model(installed, model_cache, embedding_model) -> str:
+def reranker_model(installed, model_cache) -> str:
     installed("rerank")
-    target = model_cache / "tiny-reranker"
-    if not (target / "config.json").exists():
-        program = [
-            environment("rerank").python,
-            PROGRAMS / "make_reranker.py",
-            embedding_model,
-            target,
-        ]
-        subprocess.run(program, check=True, capture_output=True)
-    return str(target)
+    return small_models.reranker_model(model_cache)
 
 
 @pytest.fixture(scope="module")
-def many_kinds_model(installed, model_cache, embedding_model) -> str:
-    """The embedding model with heads as those of BGE-M3; their weights are random."""
+def many_kinds_model(installed, model_cache) -> str:
     installed("embedding")
-    target = model_cache / "tiny-m3"
-    if not (target / "colbert_linear.pt").exists():
-        program = [
-            environment("embedding").python,
-            PROGRAMS / "make_m3.py",
-            embedding_model,
-            target,
-        ]
-        subprocess.run(program, check=True, capture_output=True)
-    return str(target)
+    return small_models.many_kinds_model(model_cache)
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,11 @@ def test_embeddings_keep_the_order_of_the_texts(server):
     assert run(tasks.embed(endpoint(server, "embeds"), [])) == []
 
 
+def test_a_server_that_knows_no_sparse_embeddings_is_named(server):
+    with pytest.raises(ServiceError, match="sent no sparse embedding"):
+        run(tasks.embed(endpoint(server, "embeds"), "four", kinds=["dense", "sparse"]))
+
+
 def test_a_ranking_has_the_best_first(server):
     documents = ["aa", "aaaa", "a"]
     assert run(tasks.rerank(endpoint(server, "ranks"), "q", documents)) == [
