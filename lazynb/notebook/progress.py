@@ -104,7 +104,7 @@ def _bundle(job: Job, state: JobState) -> dict[str, str]:
     text = line(job, state)
     parts = [f'<div style="{RED if state.phase == "failed" else MUTED}">{escape(text)}</div>']
     if job.spec.why and state.phase in ("loading", "ready"):
-        text += f"\n{job.spec.why}"
+        text += "" if _settled(state) else f"\n{job.spec.why}"
         parts.append(f'<div style="{MUTED}">{escape(job.spec.why)}</div>')
     if not _settled(state):
         parts.insert(0, _bar(state))

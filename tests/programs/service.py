@@ -21,11 +21,20 @@ parser.add_argument("--silent", action="store_true", help="accepts requests and 
 parser.add_argument(
     "--orphan", help="a file for the id of a daemon that it starts; the daemon ignores SIGTERM"
 )
+parser.add_argument("--running", help="a file that holds how many requests /metrics tells of")
 parser.add_argument("--stubborn", action="store_true", help="ignores SIGTERM itself")
 args = parser.parse_args()
 
 
 class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        allowed = self.headers.get("Authorization") == f"Bearer {os.environ['KEY']}"
+        self.send_response(200 if allowed and args.running else 404)
+        self.end_headers()
+        if allowed and args.running:
+            running = Path(args.running).read_text()
+            self.wfile.write(f"demo:requests_running {running}\ndemo:requests_total 7\n".encode())
+
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/die":

@@ -165,11 +165,6 @@ def test_what_the_engine_does_not_take_is_refused_before_anything_starts(model, 
         plan(model, get("llamacpp"), options, "tiny")
 
 
-def test_a_context_that_does_not_fit_into_memory_is_refused_before_anything_starts(model):
-    with pytest.raises(OptionError, match=r"takes [\d.]+ GB of memory"):
-        plan(model, get("llamacpp"), {"n_ctx": 10**12}, "tiny")
-
-
 # What is run.
 
 

@@ -12,7 +12,7 @@ def job(tail=()):
     return SimpleNamespace(
         name="demo",
         url="http://127.0.0.1:1/v1",
-        spec=SimpleNamespace(created=100.0, why=""),
+        spec=SimpleNamespace(kind="service", created=100.0, why=""),
         tail=lambda _: list(tail),
     )
 
