@@ -245,7 +245,7 @@ class Start:
             return self._anyway() if gpu else Place(memory=self.need.total)
         idle = sorted(self._idle(on_gpu=gpu), key=lambda job: job.last_used)
         if not idle or find(idle) is None:
-            raise self._error()
+            raise self._error(idle)
         for job in idle:
             unused = _span(time.time() - job.last_used)
             job.stop(why=f"to make room for {self.model.name}")
@@ -261,7 +261,7 @@ class Start:
                 if find(idle[idle.index(job) + 1 :]):
                     break  # the next one is needed, too
                 time.sleep(0.1)
-        raise self._error()
+        raise self._error([])
 
     # On the CPU.
 
@@ -392,18 +392,22 @@ class Start:
     def _takes(self) -> Any:
         return self.engine.footprint
 
-    def _error(self) -> NotEnoughMemoryError:
+    def _error(self, idle: list[Job]) -> NotEnoughMemoryError:
+        """Say what is missing; something smaller could take the room of the idle services as well."""
         if self.gpus:
-            return self._gpu_error()
-        free = max(0, self._free())
-        hints = [*self._smaller(free - self.need.weights - self.need.overhead), *self._others(free)]
-        return self._shortage(f"{_gb(free)} of memory are free", hints)
+            return self._gpu_error(idle)
+        free, more = max(0, self._free()), sum(job.memory() for job in idle)
+        room = free + more
+        hints = [*self._smaller(room - self.need.weights - self.need.overhead), *self._others(room)]
+        besides = f" and idle services hold {_gb(more)}" if more else ""
+        return self._shortage(f"{_gb(free)} of memory are free{besides}", hints)
 
-    def _gpu_error(self) -> NotEnoughMemoryError:
+    def _gpu_error(self, idle: list[Job]) -> NotEnoughMemoryError:
         found, _ = self._gpus([])
         each = ", ".join(f"{_gb(gpu.free)} of GPU {gpu.index}" for gpu in found) or "no GPU"
         busy = len(self.gpus) - len(found)
         what = f"{each} are free" + (f"; {busy} more start another service now" if busy else "")
+        found, _ = self._gpus(idle)
         room = sum(int(min(gpu.free, SHARE * gpu.total)) - CUDA for gpu in found)
         hints = [*self._smaller(room - self.need.weights), *self._others(room)]
         return self._shortage(what, hints)
