@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from lazynb.engines.base import Engine, Footprint, Option
+from lazynb.engines.machine import spinning
 from lazynb.jobs.spec import CauseRule, Command, Probe
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     argv = [python, str(SERVERS / "embedding.py"), "--task", task, "--model", model.path]
     argv += ["--name", name, "--port", "{port}"]
     argv += ["--options", msgspec.json.encode(options).decode()]
-    env = {"LAZYNB_KEY": "{key}", **OFFLINE}
+    env = {"LAZYNB_KEY": "{key}", **OFFLINE, **spinning()}
     return Command(argv=argv, env=env, ready=probe, causes=CAUSES, load="/metrics")
 
 

@@ -10,6 +10,7 @@ import msgspec
 from lazynb.config import config
 from lazynb.engines import embedding, lora
 from lazynb.engines.base import Engine, Footprint, Option
+from lazynb.engines.machine import spinning
 from lazynb.engines.vllm import probe
 from lazynb.jobs.spec import CauseRule, Command
 
@@ -54,7 +55,7 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
         gguf = ["--gguf", model.path]
     argv = [python, str(embedding.SERVERS / "chat.py"), "--model", path, "--name", name]
     argv += ["--port", "{port}", *gguf, "--options", msgspec.json.encode(options).decode()]
-    env = {"LAZYNB_KEY": "{key}", **embedding.OFFLINE}
+    env = {"LAZYNB_KEY": "{key}", **embedding.OFFLINE, **spinning()}
     return Command(
         argv=argv, env=env, ready=probe(model.type, name), causes=CAUSES, load="/metrics"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazynb.engines import commandline, lora
 from lazynb.engines.base import Engine, Footprint
-from lazynb.engines.machine import available_memory, cores, nvidia
+from lazynb.engines.machine import available_memory, cores, nvidia, spinning
 from lazynb.jobs.spec import CauseRule, Command, Probe, ProgressRule
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     """Say how to serve a model's weights."""
     start, path = commandline.launched(MODULE, model, python)
     env = {"VLLM_API_KEY": "{key}", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    env |= spinning()
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [GUARD, os.environ.get("PYTHONPATH")]))
     filled: dict[str, Any] = dict(options)
     if not nvidia():

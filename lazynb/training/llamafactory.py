@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lazynb.config import config
 from lazynb.engines.base import Option
-from lazynb.engines.machine import cores
+from lazynb.engines.machine import cores, spinning
 from lazynb.errors import OptionError
 from lazynb.jobs.spec import CauseRule, Command
 from lazynb.training.estimate import Estimate, estimate
@@ -94,6 +94,7 @@ def environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "WANDB_DISABLED": "true",
+        **spinning(),
     }
 
 
