@@ -81,6 +81,7 @@ def test_ps_does_not_wait_for_a_service_that_hangs(shell):
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_an_idle_service_ends_says_why_and_is_back_for_the_next_cell(shell):
     shell.run(f"%lazyllm deploy {MODEL} --wait --idle 1")
     pids = [p.pid for p in psutil.Process(shell.pid).children(recursive=True)]
@@ -95,6 +96,7 @@ def test_an_idle_service_ends_says_why_and_is_back_for_the_next_cell(shell):
     assert [row["status"] for row in rows(shell)] == ["ready"]
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_longer_than_the_idle_time_is_not_cut_off(shell):
     shell.run("%lazyllm config idle_timeout=1")
     shell.run(f"%lazyllm deploy {MODEL} --wait")

@@ -119,6 +119,7 @@ def test_a_service_that_nobody_uses_stops_and_says_why(jobs):
     assert "starts again" in state.hint
 
 
+@pytest.mark.slow
 def test_the_setting_counts_where_the_service_has_none_of_its_own(jobs, monkeypatch):
     monkeypatch.setenv("LAZYLLM_IDLE_TIMEOUT", "0.5")
     never, job = jobs.service(idle=0.0), jobs.service()
@@ -129,6 +130,7 @@ def test_the_setting_counts_where_the_service_has_none_of_its_own(jobs, monkeypa
     assert never.state.phase == "ready"
 
 
+@pytest.mark.slow
 def test_a_service_that_is_used_now_and_then_goes_on(jobs):
     job = jobs.service(idle=1.5)
     job.wait(30)
@@ -138,6 +140,7 @@ def test_a_service_that_is_used_now_and_then_goes_on(jobs):
     assert job.state.phase == "ready"
 
 
+@pytest.mark.slow
 def test_requests_that_only_the_engine_knows_of_keep_it_up(jobs, tmp_path):
     running = tmp_path / "running"
     running.write_text("1")
@@ -149,6 +152,7 @@ def test_requests_that_only_the_engine_knows_of_keep_it_up(jobs, tmp_path):
     assert job.wait(20, ended=True).cause == "idle for 0.6 s"
 
 
+@pytest.mark.slow
 def test_a_service_that_hangs_is_not_taken_for_idle(jobs, tmp_path):
     running = tmp_path / "running"
     running.write_text("0")
@@ -171,6 +175,7 @@ def test_who_uses_it_in_the_last_moment_is_served(jobs, eventually):
     assert job.state.phase == "ready"
 
 
+@pytest.mark.slow
 def test_a_run_is_never_idle(jobs):
     job = jobs.script("import time; time.sleep(3)", idle=0.3, kind="training")
     assert job.wait(20, ended=True).returncode == 0
@@ -245,6 +250,7 @@ def test_the_estimate_is_close_to_what_it_really_takes(small, context):
     assert job.command.memory == pytest.approx(job.memory(), rel=0.3)
 
 
+@pytest.mark.slow
 def test_what_was_not_used_for_longest_makes_room_and_is_back_when_it_is_called(small, capsys):
     modules = [
         lazynb.TrainableModule(DEMO).deploy_method("llamacpp", n_ctx=n, n_parallel=1)
