@@ -40,6 +40,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/die":
             print("engine error: the weights fell over", flush=True)
             os._exit(3)
+        if self.path == "/v1/long":
+            time.sleep(4)
         if args.silent:
             time.sleep(600)
         allowed = self.headers.get("Authorization") == f"Bearer {os.environ['KEY']}"

@@ -9,6 +9,9 @@ import time
 import pytest
 
 import lazynb
+from lazynb.client.endpoint import Endpoint
+from lazynb.client.loop import spawn
+from lazynb.client.requests import post
 from lazynb.engines import embedding, llamacpp, machine, memory, vllm
 from lazynb.errors import JobError, NotEnoughMemoryError
 from lazynb.jobs import causes, load, manager
@@ -173,6 +176,20 @@ def test_who_uses_it_in_the_last_moment_is_served(jobs, eventually):
     job.mark_used()
     assert eventually(lambda: job.state.phase != "stopping")
     assert job.state.phase == "ready"
+
+
+@pytest.mark.slow
+def test_a_request_keeps_a_service_up_that_has_no_counters(jobs):
+    job = jobs.service(idle=1.0)
+    job.wait(30)
+    endpoint = Endpoint(job.url, "demo", key=job.key, model="demo", used=str(job.used_path))
+    request = spawn(post(endpoint, "/long", {}))
+    time.sleep(0.2)
+    choosing = memory.Start(*[None] * 4, owner=job.spec.owner, say=print, jobs=[job])
+    assert choosing._idle(on_gpu=False) == []
+    assert request.result(20) == {}
+    assert choosing._idle(on_gpu=False) == [job]
+    assert job.wait(20, ended=True).cause == "idle for 1 s"
 
 
 @pytest.mark.slow
