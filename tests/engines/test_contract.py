@@ -68,6 +68,10 @@ class Subject:
     model: str = "demo_model"
     """The fixture of its weights."""
     options: dict[str, Any] = field(default_factory=dict)
+    parts: int = 1
+    """The processes that it has."""
+    stops: float = 2
+    """Seconds until all of them are gone."""
 
     @property
     def asks(self) -> Kind:
@@ -78,7 +82,7 @@ class Subject:
 ENGINES = {
     "llamacpp": Subject("llamacpp"),
     "transformers": Subject("transformers"),
-    "vllm": Subject("vllm"),
+    "vllm": Subject("vllm", parts=4, stops=5),
     "embedding": Subject("embedding", "embed", "embedding_model"),
     "rerank": Subject("rerank", "rerank", "reranker_model"),
 }
@@ -234,6 +238,93 @@ def test_a_wrong_parameter_is_a_bad_request_for_the_client_of_openai(client, sub
         pytest.skip("llama.cpp takes the nearest value that it can")
     with pytest.raises((openai.BadRequestError, openai.UnprocessableEntityError)):
         client.chat.completions.create(model="demo", messages=STORY, **wrong)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "kind": {"enum": ["cat", "dog"]},
+    },
+    "required": ["name", "age", "kind"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.usefixtures("chats")
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_fits_the_schema_that_was_asked_for(client, stream):
+    form = {"type": "json_schema", "json_schema": {"name": "pet", "schema": SCHEMA}}
+    asked = [{"role": "user", "content": "Describe a pet as JSON."}]
+    for seed in range(3):
+        answer = client.chat.completions.create(
+            model="demo", messages=asked, response_format=form, temperature=1.5, seed=seed,
+            max_tokens=200, stream=stream,
+        )  # fmt: skip
+        text = (
+            "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+            if stream
+            else answer.choices[0].message.content
+        )
+        pet = json.loads(text)
+        assert pet.keys() == {"name", "age", "kind"}
+        assert pet["kind"] in ("cat", "dog")
+        assert 0 <= pet["age"] <= 150
+
+
+@pytest.mark.usefixtures("chats")
+def test_a_json_object_is_one(client):
+    asked = [{"role": "user", "content": "Name three colours as a JSON object."}]
+    choice = client.chat.completions.create(
+        model="demo", messages=asked, response_format={"type": "json_object"}, temperature=0, max_tokens=400
+    ).choices[0]  # fmt: skip
+    if choice.finish_reason == "stop":
+        assert isinstance(json.loads(choice.message.content), dict)
+    else:  # it went on until there was no room
+        assert choice.message.content.lstrip().startswith("{")
+
+
+@pytest.mark.usefixtures("chats")
+def test_several_choices_of_one_request_differ(client, subject):
+    ask = {"model": "demo", "messages": STORY, "n": 3, "temperature": 1.2, "max_tokens": 15}
+    answer = client.chat.completions.create(**ask)
+    assert len({choice.message.content for choice in answer.choices}) == 3
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    if subject.engine != "llamacpp":  # which counts the first
+        assert answer.usage.completion_tokens > 15
+    texts = dict.fromkeys(range(3), "")
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert len(set(texts.values())) == 3
+
+
+@pytest.mark.usefixtures("chats")
+def test_the_likeliest_token_is_that_of_no_temperature(client):
+    choice = client.chat.completions.create(
+        model="demo", messages=STORY, temperature=0, max_tokens=5, logprobs=True, top_logprobs=3
+    ).choices[0]
+    tokens = choice.logprobs.content
+    assert len(tokens) == 5
+    assert "".join(one.token for one in tokens) == choice.message.content
+    for one in tokens:
+        assert len(one.top_logprobs) == 3
+        assert one.top_logprobs[0].token == one.token
+        assert one.logprob == pytest.approx(one.top_logprobs[0].logprob, abs=1e-4)
+        assert one.logprob <= 0
+
+
+@pytest.mark.usefixtures("chats")
+def test_a_penalty_makes_an_answer_repeat_itself_less(client):
+    def words(**penalty):
+        answer = client.chat.completions.create(
+            model="demo", messages=STORY, temperature=0, max_tokens=150, **penalty
+        )
+        text = answer.choices[0].message.content.split()
+        return len(set(text)) / len(text)
+
+    assert words(frequency_penalty=1.5) > words() + 0.05
 
 
 # Embeddings, by the client of openai.
@@ -444,34 +535,34 @@ def test_it_stops_within_seconds_while_requests_run(start, api_of, subject):
     everything = processes(job)
     begun = time.monotonic()
     job.stop()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < subject.stops
     connection.close()
     assert job.state.phase == "stopped"
     assert not any(process.is_running() for process in everything)
 
 
-def test_when_any_part_of_it_is_killed_it_goes_on_or_the_job_says_so_and_nothing_is_left(
-    start, api_of, subject
+@pytest.mark.parametrize("part", range(4))
+def test_when_a_part_of_it_is_killed_the_job_says_so_or_goes_on_and_nothing_is_left(
+    start, api_of, subject, part
 ):
-    for part in range(6):
-        job = start()
-        everything = processes(job)
-        if part >= len(everything):
-            job.stop()
-            break
-        needed = "resource_tracker" not in " ".join(everything[part].cmdline())
-        everything[part].kill()
-        deadline = time.monotonic() + (15 if needed else 2)
-        while job.live and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if needed:
-            assert job.state.phase == "failed"
-            assert job.state.cause
-            assert part or job.state.returncode == -signal.SIGKILL
-        else:
-            assert api_of(job).call(subject.asks.path, subject.asks.small)[0] == 200
-            job.stop()
-        assert psutil.wait_procs(everything, timeout=5)[1] == []
+    if part >= subject.parts:
+        pytest.skip("it has no such part")
+    job = start()
+    everything = processes(job)
+    assert len(everything) == subject.parts
+    needed = "resource_tracker" not in " ".join(everything[part].cmdline())
+    everything[part].kill()
+    deadline = time.monotonic() + (30 if needed else 2)
+    while job.live and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if needed:
+        assert job.state.phase == "failed"
+        assert job.state.cause
+        assert part or job.state.returncode == -signal.SIGKILL
+    else:
+        assert api_of(job).call(subject.asks.path, subject.asks.small)[0] == 200
+        job.stop()
+    assert psutil.wait_procs(everything, timeout=5)[1] == []
 
 
 def test_it_dies_with_its_supervisor(start):

@@ -1,103 +1,106 @@
-"""vLLM on the demo model's weights, unpacked out of their GGUF file; its own server, under a supervisor."""
+"""What vLLM does beyond the contract of all engines: embeddings and rankings by its pooling runner, JSON schemas."""
 
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import openai
-import psutil
 import pytest
+
+from lazynb.engines.commandline import LAUNCH
+from lazynb.engines.environment import environment
 
 pytestmark = pytest.mark.slow
 
-STORY = [{"role": "user", "content": "Write a very long story about a river and a city."}]
-
 
 @pytest.fixture(scope="module")
-def service(installed, submit, demo_model):
+def ready(installed, submit):
+    """Start a service of vLLM and wait for it."""
     installed("vllm")
-    job = submit(str(demo_model), "vllm", max_model_len=2048)
-    job.wait(timeout=200)
-    return job
+
+    def start(model):
+        job = submit(str(model), "vllm")
+        job.wait(timeout=280)
+        return job
+
+    return start
+
+
+def test_its_pooling_runner_embeds(ready, embedding_model):
+    job = ready(embedding_model)
+    with openai.OpenAI(base_url=job.url, api_key=job.key) as client:
+        texts = ["A cat sat on the mat.", "A kitten rests on a rug.", "The stock market fell."]
+        data = client.embeddings.create(model="demo", input=texts).data
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="demo", input={"a": 1})
+    cat, kitten, market = (item.embedding for item in data)
+
+    def near(one, other):
+        return sum(x * y for x, y in zip(one, other, strict=True))
+
+    assert near(cat, kitten) > 0.5 > near(cat, market)
+    job.stop()
+
+
+SERVER = """
+import sys, uvicorn
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"open"})
+
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+def test_a_server_that_runs_inside_of_the_launcher_asks_for_the_key_on_every_route(
+    installed, tmp_path, unused_port
+):
+    installed("vllm")
+    (tmp_path / "server.py").write_text(SERVER)
+    command = [
+        environment("vllm").python,
+        LAUNCH,
+        "server",
+        "--lazynb-key=--api-keys",
+        str(unused_port),
+    ]
+    env = {"LAZYNB_KEY": "secret", "PYTHONPATH": str(tmp_path)}
+
+    def status(path, key):
+        url = f"http://127.0.0.1:{unused_port}{path}"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with subprocess.Popen(command, env=env) as program:
+        try:
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    assert status("/health", "") == 200
+                    break
+                except urllib.error.URLError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            for path in ("/", "/metrics", "/v1/models"):
+                assert (status(path, "wrong"), status(path, "secret")) == (401, 200)
+        finally:
+            program.kill()
 
 
 @pytest.fixture
-def client(service):
-    with openai.OpenAI(
-        base_url=service.url, api_key=service.key, max_retries=0, timeout=60
-    ) as client:
-        yield client
+def unused_port():
+    import socket
 
-
-def running(api) -> float:
-    """How many requests the engine works on, asked from itself."""
-    lines = api.call("/metrics")[1].splitlines()
-    return sum(
-        float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running")
-    )
-
-
-def test_it_answers_under_the_services_name(client):
-    assert [model.id for model in client.models.list()] == ["demo"]
-    question = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
-    answer = client.chat.completions.create(
-        model="demo", messages=question, temperature=0, max_tokens=20
-    )
-    assert "Paris" in answer.choices[0].message.content
-
-
-def test_it_streams_and_counts(client):
-    stream = client.chat.completions.create(
-        model="demo", messages=STORY, max_tokens=40, stream=True, stream_options={"include_usage": True},
-        extra_body={"ignore_eos": True},
-    )  # fmt: skip
-    chunks = list(stream)
-    assert len([c for c in chunks if c.choices and c.choices[0].delta.content]) > 10
-    assert chunks[-1].usage.completion_tokens == 40
-
-
-def test_a_client_that_leaves_frees_the_engine_within_two_seconds(api):
-    body = {"messages": STORY, "max_tokens": 1500, "stream": True, "ignore_eos": True}
-    connection = api.connect("/v1/chat/completions", body)
-    deadline = time.monotonic() + 10
-    while running(api) != 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    connection.close()
-    deadline = time.monotonic() + 2
-    while running(api):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("key", ["", "wrong"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models"])
-def test_without_the_key_nothing_is_answered(api, path, key):
-    body = {"messages": STORY, "max_tokens": 1} if path.endswith("completions") else None
-    assert api.call(path, body, key=key)[0] == 401
-
-
-def test_nothing_of_it_listens_elsewhere_or_shows_the_key(service):
-    root = psutil.Process(service.state.process.pid)
-    for process in [root, *root.children(recursive=True)]:
-        listening = [
-            c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN
-        ]
-        assert set(listening) <= {"127.0.0.1"}
-        assert service.key not in " ".join(process.cmdline())
-    assert service.key not in service.log_path.read_text()
-
-
-def test_when_its_server_is_killed_its_engine_core_goes_too(service):
-    root = psutil.Process(service.state.process.pid)
-    everything = [root, *root.children(recursive=True)]
-    assert len(everything) > 1
-    os.kill(root.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(everything, timeout=15)
-    assert alive == []
-    deadline = time.monotonic() + 5
-    while service.live and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert (service.state.phase, service.state.returncode) == ("failed", -signal.SIGKILL)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -108,7 +108,7 @@ class Chat:
         )
         with torch.inference_mode():
             manager.batch_processor = manager._create_batch_processor()
-        self.draws = Sampler(model, manager.batch_processor, adapters, self.words).draws
+        self.draws = Sampler(model, manager.batch_processor, adapters).draws
         manager.start()
         Thread(target=self._end_with_it, daemon=True).start()
 

@@ -55,7 +55,7 @@ class Draw:
         self._prompt = prompt if wishes.repetition_penalty != 1 else []
         self._counts: Counter[int] = Counter()
 
-    def shape(self, scores: torch.Tensor, bitmask: torch.Tensor) -> None:
+    def shape(self, scores: torch.Tensor) -> None:
         """Change the scores of the next token in place: biases, penalties, and what the grammar allows."""
         wishes, device = self.wishes, scores.device
         if wishes.repetition_penalty != 1:
@@ -70,10 +70,10 @@ class Draw:
         for token, bias in wishes.logit_bias.items():
             scores[token] += bias
         if self.matcher is not None:
-            from llguidance.torch import apply_token_bitmask_inplace, fill_next_token_bitmask
+            from grammar import allowed
 
-            fill_next_token_bitmask(self.matcher, bitmask, 0)
-            apply_token_bitmask_inplace(scores.unsqueeze(0), bitmask.to(device))
+            mask = allowed(self.matcher, len(scores)).to(device)
+            scores.masked_fill_(~mask, -torch.inf)
 
     def cut(self, shares: torch.Tensor) -> torch.Tensor:
         """Return the probabilities without the words that are too unlikely."""
@@ -113,15 +113,12 @@ class Sampler:
         Whose sampling this replaces.
     adapters : Adapters
         Told which tokens are whose before each step.
-    words : int
-        The size of the vocabulary.
     """
 
-    def __init__(self, model: Any, processor: Any, adapters: Adapters, words: int) -> None:
+    def __init__(self, model: Any, processor: Any, adapters: Adapters) -> None:
         self.draws: dict[str, Draw] = {}
         self._io = processor.inputs_and_outputs
         self._adapters = adapters
-        self._bitmask = torch.zeros((1, (words + 31) // 32), dtype=torch.int32)
         self._gone = Draw(
             Wishes(temperature=0), [], 1, None, 0
         )  # whose client left during the step
@@ -164,7 +161,7 @@ class Sampler:
         wanted = [i for i, draw in enumerate(draws) if draw.wishes.top_logprobs is not None]
         plain = scores[wanted].log_softmax(-1)
         for row, draw in zip(scores, draws, strict=True):
-            draw.shape(row, self._bitmask)
+            draw.shape(row)
         tokens: list[int] = scores.argmax(-1).tolist()
         warm = [(i, draw) for i, draw in enumerate(draws) if draw.wishes.temperature > 0]
         if warm:
