@@ -20,7 +20,7 @@ ABOVE, BELOW = (0x00, 0x5A, 0x9C), (0xD5, 0x5E, 0x00)
 """Colours that colour-blind readers tell apart."""
 MIDDLE = 127  # of 255 shades
 GREY = "#808080"  # is read on a light page and on a dark one
-DARK_CELL = 0.5  # from this value on, text on a cell is white
+DARK_CELL = 0.7  # from this value on, text on a cell is white
 
 
 def png(rows: Sequence[Sequence[float]], size: int) -> bytes:
@@ -75,7 +75,7 @@ def matrix(
     size : int
         Pixels of a cell's side.
     """
-    left = round(6.2 * max(map(columns, labels))) + 6 if labels else 0
+    left = round(5.7 * max(map(columns, labels))) + 6 if labels else 0
     top = 18 if labels else 0
     side = size * len(rows)
     head = (
