@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adapters import Adapters
 from aiohttp import web
 from launch import full_precision
-from process import die_with_parent, progress
+from process import die_with_parent, failed, progress
 from sampling import Draw, Sampler
 from serving import COUNTS, RequestError, read, serve, take
 from wishes import read_wishes
@@ -109,14 +109,20 @@ class Chat:
         with torch.inference_mode():
             manager.batch_processor = manager._create_batch_processor()
         self.draws = Sampler(model, manager.batch_processor, adapters).draws
+        self.error: Exception | None = None
+        manager._handle_critical_error = self._note
         manager.start()
         Thread(target=self._end_with_it, daemon=True).start()
 
     def _end_with_it(self) -> None:
         """Without its thread the engine can do nothing more, and the service ends."""
         self.manager._generation_thread.join()
-        print("RuntimeError: the generation ended; the lines above say why", flush=True)  # noqa: T201
+        failed(f"the generation failed: {self.error!r}")
         os._exit(1)
+
+    def _note(self, error: Exception, _: Any) -> None:
+        """Keep what ended the generation."""
+        self.error = error
 
     def prompt(self, body: dict[str, Any], wishes: Wishes) -> list[int]:
         """Return the tokens of the messages, by the checkpoint's own template."""

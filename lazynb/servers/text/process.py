@@ -23,3 +23,8 @@ def die_with_parent() -> None:
 def progress(text: str) -> None:
     """Tell the user what is being done."""
     print(f"@progress {json.dumps({'text': text})}", flush=True)  # noqa: T201
+
+
+def failed(cause: str, hint: str = "") -> None:
+    """Tell the user why this program is about to end."""
+    print(f"@failed {json.dumps({'cause': cause, 'hint': hint})}", flush=True)  # noqa: T201
