@@ -96,16 +96,10 @@ def turn() -> Iterator[None]:
     """Let one start at a time choose its place, until it is written down; a process that dies lets go."""
     from filelock import FileLock
 
-    root = config.jobs_dir
-    try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = FileLock(root / ".placing.lock", mode=0o600)
+    lock = FileLock(config.home_dir / "placing.lock", mode=0o600)
+    with suppress(OSError):  # where nothing can be written, nothing starts: `submit` says so
+        config.home_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock.acquire()
-    except OSError as error:
-        raise LazynbError(
-            f"{root} cannot be written: {error.strerror}",
-            hint="Free some space or permit writing there, or set LAZYLLM_HOME to another folder.",
-        ) from error
     try:
         yield
     finally:
