@@ -61,7 +61,7 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     argv = [python, str(SERVERS / "embedding.py"), "--task", task, "--model", model.path]
     argv += ["--name", name, "--port", "{port}"]
     argv += ["--options", msgspec.json.encode(options).decode()]
-    env = {"LAZYNB_KEY": "{key}", **OFFLINE, **spinning()}
+    env = {"LAZYNB_KEY": "{key}", **OFFLINE, "TOKENIZERS_PARALLELISM": "true", **spinning()}
     return Command(argv=argv, env=env, ready=probe, causes=CAUSES, load="/metrics")
 
 

@@ -15,10 +15,10 @@ from tests.engines.conftest import ENVIRONMENTS
 
 pytestmark = [pytest.mark.bench, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROUNDS = 12
+ROUNDS = 8
 BATCH = 32
 TEXTS = 384
-QUERIES = 12
+QUERIES = 6
 WORDS = [
     "the",
     "cat",
