@@ -85,7 +85,11 @@ def ask_parser() -> Parser:
         flag = f"--{name.replace('_', '-')}"
         names = dict.fromkeys([flag, f"--{name}"])
         group.add_argument(
-            *names, dest=name, type=_reader(name, kind), metavar=_kind(kind), help=argparse.SUPPRESS
+            *names,
+            dest=f"generation {name}",
+            type=_reader(name, kind),
+            metavar=_kind(kind),
+            help=argparse.SUPPRESS,
         )
     return parser
 
@@ -143,7 +147,7 @@ def engine_options(words: list[str], command: str = "deploy") -> dict[str, str]:
 
 def generation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the generation parameters that were given."""
-    given = {name: getattr(arguments, name) for name in GENERATION_PARAMETERS}
+    given = {name: getattr(arguments, f"generation {name}") for name in GENERATION_PARAMETERS}
     return {name: value for name, value in given.items() if value is not None}
 
 
