@@ -121,6 +121,7 @@ def _defaults(
         "save_steps": max(1, steps // CHECKPOINTS),
         "save_total_limit": 2,
         "report_to": "none",
+        "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "dataloader_pin_memory": guess.gpu,
         "seed": SEED,

@@ -190,6 +190,7 @@ def _defaults(guess: Estimate, options: Mapping[str, Any]) -> dict[str, Any]:
         "save_steps": max(1, guess.steps // CHECKPOINTS),
         "save_total_limit": 2,
         "report_to": "none",
+        "logging_nan_inf_filter": False,  # a loss that is no number is told, not smoothed over
         "disable_tqdm": True,  # the run tells its progress itself
         "preprocessing_num_workers": min(8, cores()),
         "dataloader_pin_memory": guess.gpu,
