@@ -110,7 +110,9 @@ def command(model: Model, options: Mapping[str, Any], python: str, name: str) ->
     adapters = filled.pop("lora_modules", {})
     if adapters:
         rank = next((r for r in RANKS if r >= lora.rank(adapters)), RANKS[-1])
-        filled = {"enable_lora": True, "max_lora_rank": rank, "max_loras": len(adapters), **filled}
+        # On a CPU it takes the last place for requests of the base, in a batch with others: that stays empty.
+        places = len(adapters) + (not nvidia())
+        filled = {"enable_lora": True, "max_lora_rank": rank, "max_loras": places, **filled}
     argv = [*start, "--model", path, "--served-model-name", name]
     argv += ["--host", "127.0.0.1", "--port", "{port}"]
     argv += commandline.arguments("vllm", filled)

@@ -56,10 +56,11 @@ def test_more_than_plain_lora_is_refused_where_it_would_be_left_out(adapter):
 
 def test_vllm_makes_room_for_the_adapters_and_gets_their_names(adapter, tmp_path, monkeypatch):
     monkeypatch.setenv("LAZYLLM_VLLM_PYTHON", sys.executable)
+    monkeypatch.setattr(sys.modules["lazynb.engines.vllm"], "nvidia", lambda: 0)
     folders = {"a": adapter("one"), "b": adapter("two", r=24)}
     model = given(tmp_path / "full", "chat", "safetensors")
     argv = plan(model, get("vllm"), {"lora_modules": folders}, "demo").argv
-    assert {"--enable-lora", "--max-lora-rank=32", "--max-loras=2"} <= set(argv)
+    assert {"--enable-lora", "--max-lora-rank=32", "--max-loras=3"} <= set(argv)
     start = argv.index("--lora-modules")
     named = [json.loads(text) for text in argv[start + 1 : start + 3]]
     assert named == [{"name": name, "path": str(folder)} for name, folder in folders.items()]
