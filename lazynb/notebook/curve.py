@@ -1,7 +1,8 @@
-"""The live curve of a fine-tuning run's loss: a small SVG, redrawn at most twice a second while there is something new.
+"""The live curve of a fine-tuning run's loss, drawn anew at most twice a second while there is something new.
 
-It is standard output without a widget, so it looks the same in every front end, and when the run ends it settles to the
-same picture and a table. In a terminal a line is printed now and then.
+In a page it is a widget (livecurve.py), which a page that is opened in mid-run shows too. Elsewhere, and where no page
+reports itself within a second, it is a small SVG without a widget. When the run ends, both settle to that picture and a
+table. In a terminal a line is printed now and then.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from lazynb.training.metrics import Curve
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lazynb.notebook.livecurve import LiveCurve
     from lazynb.training import Run
 
 PERIOD = 0.5  # seconds between two drawings
+PATIENCE = 1.0  # seconds that a page has to report its view
 TERMINAL_PERIOD = 2.0
 LINES = 8  # of the log
 
@@ -73,6 +76,13 @@ class RunView:
         self.over = threading.Event()
         self._run = run
         self._curve = Curve(run.folder / "trainer_log.jsonl")
+        self._live: LiveCurve | None = None
+        if frontend.frontend() == "page":
+            from lazynb.notebook.livecurve import LiveCurve
+
+            self._live = LiveCurve(run.name)
+        self._shown: dict[str, Any] = {}
+        self._deadline = time.monotonic() + PATIENCE
         self._shown = self._bundle()
         self._display = frontend.Display(self._shown)
         threading.Thread(target=self._follow, name="lazynb-curve", daemon=True).start()
@@ -82,7 +92,15 @@ class RunView:
             while True:
                 ended = self._run.job is None or self._run.job.state.phase in ENDED_PHASES
                 self._curve.update()
+                if (
+                    self._live
+                    and time.monotonic() > self._deadline
+                    and not self._live.reported.is_set()
+                ):
+                    self._live = None
                 bundle = self._settled() if ended else self._bundle()
+                if ended and self._live:
+                    self._live.settle(bundle)
                 if bundle != self._shown:
                     self._shown = bundle
                     self._display.update(bundle)
@@ -92,8 +110,11 @@ class RunView:
         finally:
             self.over.set()
 
-    def _bundle(self) -> dict[str, str]:
+    def _bundle(self) -> dict[str, Any]:
         line = status_line(self._run, self._curve)
+        if self._live:
+            self._live.show(line, self._curve)
+            return self._shown or self._live.bundle(line)
         picture = _picture(self._run, self._curve)
         html = f'<div style="{STYLE}{MUTED}">{escape(line)}</div>'
         return {"text/plain": line, "text/html": f"<div>{picture}{html}</div>"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anywidget
 import traitlets
@@ -21,9 +21,30 @@ if TYPE_CHECKING:
     from lazynb.streaming import Answer
 
 TARGET = "lazynb.view"
-KEPT = 20  # answers whose view a page can still ask for
+KEPT = 20  # views that a page can still ask for
 
-_views: OrderedDict[str, LiveView] = OrderedDict()
+
+class View(Protocol):
+    """What a page talks to: an answer's view, or a curve's."""
+
+    def hear(self, data: dict[str, Any]) -> dict[str, Any] | None:
+        """Take what a page says; return what it asked for."""
+
+    def close(self) -> None:
+        """Forget the widget."""
+
+
+class Views(OrderedDict[str, View]):
+    """The latest views by their ids; older ones are closed."""
+
+    def add(self, name: str, view: View) -> None:
+        """Add one."""
+        self[name] = view
+        while len(self) > KEPT:
+            self.popitem(last=False)[1].close()
+
+
+views = Views()
 
 
 class AnswerWidget(anywidget.AnyWidget):
@@ -53,10 +74,8 @@ class LiveView:
         self._said = ""
         self._lock = threading.Lock()
         self.widget = AnswerWidget(answer=answer.id, name=name)
-        _serve_pages()
-        _views[answer.id] = self
-        while len(_views) > KEPT:
-            _views.popitem(last=False)[1].widget.close()
+        serve_pages()
+        views.add(answer.id, self)
 
     @property
     def bundle(self) -> dict[str, Any]:
@@ -81,6 +100,10 @@ class LiveView:
                 message["s"] = self._said = self._status
             if message:
                 self.widget.send(message)
+
+    def close(self) -> None:
+        """Forget the widget."""
+        self.widget.close()
 
     def hear(self, data: dict[str, Any]) -> dict[str, Any] | None:
         """Take what a page says; return what it asked for."""
@@ -114,7 +137,7 @@ def _news(answer: Answer, text: int, reasoning: int) -> dict[str, Any]:
     return news
 
 
-def _serve_pages() -> None:
+def serve_pages() -> None:
     """Let pages open comms to their views; once is enough, more does no harm."""
     from IPython import get_ipython
 
@@ -124,7 +147,7 @@ def _serve_pages() -> None:
 def _opened(comm: Any, message: dict[str, Any]) -> None:
     def hear(message: dict[str, Any]) -> None:
         data = message["content"]["data"]
-        view = _views.get(data.get("answer", ""))
+        view = views.get(data.get("answer", ""))
         if view is None:
             comm.close()
         elif (reply := view.hear(data)) is not None:

@@ -75,7 +75,8 @@ CAUSES = [
         hint="Use a smaller cutoff_len, or more data.",
     ),
     CauseRule(
-        pattern=r"No space left on device",
+        # torch's writer of checkpoints says only that its file is shorter than it should be
+        pattern=r"No space left on device|enforce fail at inline_container.*unexpected pos|iostream error",
         cause="the disk is full",
         hint="Make room, then run.resume() goes on from the last checkpoint.",
     ),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 POINTS = 300
+RATES = 60
+"""Points of the learning rate."""
 SMOOTHING = 0.9
 """Weight of the past in the smoothed line, for a point of one logging step out of many."""
 
@@ -138,6 +140,7 @@ class Curve:
         self._reader = LogReader(path)
         self.loss = Series()
         self.evaluated = Series()
+        self.rate = Series(RATES)
         self.latest: dict[str, Any] = {}
         """The latest value of each kind: `current_steps`, `total_steps`, `loss`, `lr`, `remaining_time`, …"""
 
@@ -146,7 +149,11 @@ class Curve:
         entries = self._reader.read()
         for entry in entries:
             step = entry["current_steps"]
-            for series, key in ((self.loss, "loss"), (self.evaluated, "eval_loss")):
+            for series, key in (
+                (self.loss, "loss"),
+                (self.evaluated, "eval_loss"),
+                (self.rate, "lr"),
+            ):
                 value = entry.get(key)
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     series.add(step, value)
