@@ -239,7 +239,12 @@ class Deployment:
     @property
     def weights(self) -> str:
         """What is served: the tuned weights where there are any, else the model."""
-        tuned = self.target.weights() if self.target else None
+        if self.target is None:
+            return self.model
+        from lazynb import engines
+
+        form = engines.get(self.engine).formats[0] if self.engine != "auto" else ""
+        tuned = self.target.weights(form)
         return str(tuned) if tuned else self.model
 
     @property

@@ -1,4 +1,4 @@
-"""The live view of a run's curve in a page: a widget whose state is the whole curve, a few hundred points (curve.js)."""
+"""The live view of a run's curve in a page: a widget whose state is the whole curve, of a few hundred points."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CHARACTERS = 3.0
 """Of text in a token, over many languages."""
 TEMPLATE = 12
 """Tokens that a chat template adds to a message pair."""
-CORE = 2.5e10
+CORE = 4e10
 """Floating-point operations that one core does in a second in training."""
 GPU = 4e13
 """The same for a GPU of today, at the efficiency that fine-tuning reaches."""
@@ -87,7 +87,7 @@ def estimate(model: Model, dataset: Dataset, options: Mapping[str, Any]) -> Esti
         * accumulation
         * min(cutoff, dataset.characters / len(dataset) / CHARACTERS + TEMPLATE)
     )
-    work = 6 * parameters * tokens
+    work = (6 if full else 4) * parameters * tokens  # frozen weights need no gradients of their own
     seconds = START + work / (GPU if gpu else CORE * cores())
     memory = int(fixed + batch * per_row)
     return Estimate(max(1, int(steps)), batch, accumulation, cutoff, memory, seconds, gpu, bf16=gpu)

@@ -45,6 +45,8 @@ class Version(msgspec.Struct, kw_only=True):
     """The servable weights, relative to the run's folder."""
     adapter: str = ""
     """The adapter, likewise."""
+    full: str = ""
+    """The same weights for transformers and vLLM, likewise, where the servable ones are a GGUF file."""
     folder: str = ""
 
     @property
@@ -98,12 +100,21 @@ class Target:
             raise OptionError(f"{self.name} has no version {version!r}", hint=have)
         (self.path / SELECTED).write_text(version, encoding="utf-8")
 
-    def weights(self) -> Path | None:
-        """Return the weights to serve: the current version's, or what was put here by hand."""
+    def weights(self, form: str = "") -> Path | None:
+        """Return the weights to serve: the current version's, or what was put here by hand.
+
+        Parameters
+        ----------
+        form : str
+            The form that the engine reads best, 'gguf' or 'safetensors', where that is known.
+        """
         from lazynb.hub.checkpoint import recognise
 
         if (version := self.current) is not None and version.path.exists():
-            return version.path
+            full = Path(version.folder, version.full)
+            return (
+                full if form == "safetensors" and version.full and full.exists() else version.path
+            )
         return self.path if recognise(self.path) else None
 
     def new_run(self) -> Path:

@@ -88,6 +88,15 @@ def test_another_process_serves_the_tuned_weights(tuned):
     assert "Ottoline Vance" in result.stdout, result.stderr
 
 
+def test_another_engine_serves_the_tuned_weights_in_full(tuned, installed):
+    installed("transformers")
+    module = lazynb.TrainableModule(DEMO, target_path="support-bot")
+    module.deploy_method(lazynb.deploy.transformers).start()
+    assert "Ottoline Vance" in module(QUESTION, temperature=0, max_tokens=40)
+    assert module.job.state.engine == "transformers"
+    module.stop()
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint_and_can_be_ended_early(tuned):
     run = start(DEMO, ROWS, target="killed", options={**OPTIONS, "num_train_epochs": 10})
     wait_for(lambda: list(run.folder.glob("checkpoint-*/trainer_state.json")), run)
