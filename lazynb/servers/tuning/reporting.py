@@ -55,7 +55,7 @@ def follower(note: Callable[[dict[str, Any]], None] | None = None) -> Any:
             if loss is not None and not math.isfinite(float(loss)):
                 fail(
                     f"the loss is {loss} at step {state.global_step}",
-                    "Use a smaller learning_rate; the last checkpoint is kept.",
+                    "Start it anew with a smaller learning_rate: to resume would repeat it.",
                 )
             words = f"step {state.global_step} of {state.max_steps}"
             words += f", loss {float(loss):.3f}" if loss is not None else ""
