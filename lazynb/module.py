@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lazynb.jobs import Job
     from lazynb.jobs.spec import JobState
     from lazynb.training import Run, Version
+    from lazynb.training.previews import Preview
 
 CHAT_TYPES = ("chat", "vlm")
 
@@ -383,6 +384,33 @@ class TrainableModule(Chainable):
         )
         deployment.target_path = deployment.target_path or run.name
         return run
+
+    def preview(self, n: int = 3) -> Preview:
+        """Show what the model will see of its trainset: text with its template, what is learned, tokens.
+
+        Parameters
+        ----------
+        n : int
+            Rows that are shown; the tokens of all rows are counted, and those that will be cut are named.
+
+        Raises
+        ------
+        LazynbError
+            What `finetune` would complain of, or a model that is not on this machine.
+        """
+        from lazynb import training
+
+        if self._trainset is None:
+            raise OptionError("There is no trainset", hint="Give one: .trainset('data.json').")
+        method, options = self._finetune or (Method("finetune", "auto"), {})
+        return training.preview(
+            self.base_model,
+            self._trainset,
+            method=method.name,
+            options=options,
+            type=self._deployment.type,
+            count=n,
+        )
 
     def update(self, *, wait: bool = True) -> Self | Run:
         """Fine-tune the model on its trainset in the background, then serve the tuned weights.

@@ -125,6 +125,9 @@ def finetune_parser() -> Parser:
     )
     parser.add_argument("-o", "--output", metavar="VAR", help="keep the run in a variable")
     parser.add_argument("--wait", action="store_true", help="return when it is finished")
+    parser.add_argument(
+        "--preview", action="store_true", help="only show what the model will see, and its tokens"
+    )
     return parser
 
 

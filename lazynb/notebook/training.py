@@ -11,23 +11,23 @@ if TYPE_CHECKING:
     from lazynb.notebook.magics import LazyMagics
 
 
-def finetune(magics: LazyMagics, line: str) -> None:
-    """Fine-tune a model in the background: finetune MODEL DATA [--target NAME] [-o VAR] [--wait] [trainer options]."""
+def finetune(magics: LazyMagics, line: str) -> Any:
+    """Fine-tune a model in the background: finetune MODEL DATA [--target T] [--preview] [-o VAR] [--wait] [options]."""
     from lazynb.notebook.curve import show_run
-    from lazynb.training import start
+    from lazynb.training import preview, start
 
     arguments, rest = finetune_parser().parse_known_args(split(line))
     data: Any = magics.shell.user_ns.get(arguments.data, arguments.data)
+    options = engine_options(rest, "finetune")
+    if arguments.preview:
+        return preview(arguments.model, data, method=arguments.method, options=options)
     run = start(
-        arguments.model,
-        data,
-        target=arguments.target,
-        method=arguments.method,
-        options=engine_options(rest, "finetune"),
+        arguments.model, data, target=arguments.target, method=arguments.method, options=options
     )
     if arguments.output:
         magics.shell.user_ns[arguments.output] = run
     show_run(run, block=arguments.wait)
+    return None
 
 
 def runs(_: LazyMagics, line: str) -> Any:

@@ -1,7 +1,7 @@
 """Fine-tuning: data that is checked before anything starts, trainers as values, runs as background jobs."""
 
 from lazynb.training.data import Dataset, read
-from lazynb.training.run import Run, find, runs, start
+from lazynb.training.run import Run, find, preview, runs, start
 from lazynb.training.target import Target, Version
 
-__all__ = ["Dataset", "Run", "Target", "Version", "find", "read", "runs", "start"]
+__all__ = ["Dataset", "Run", "Target", "Version", "find", "preview", "read", "runs", "start"]

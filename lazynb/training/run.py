@@ -24,8 +24,11 @@ from lazynb.training.target import MANIFEST, Target, Version
 from lazynb.training.trainer import choose, get
 
 if TYPE_CHECKING:
-    from lazynb.hub import ModelType
+    from lazynb.hub import Model, ModelType
     from lazynb.jobs import Job
+    from lazynb.training.data import Dataset
+    from lazynb.training.previews import Preview
+    from lazynb.training.trainer import Trainer
 
 PLAN = "plan.json"
 WORDS = {"ready": "training", "stopped": "stopped"}
@@ -185,6 +188,67 @@ def start(
     LazynbError
         Before anything is started: wrong data, unknown options, no trainer, no model.
     """
+    model, trainer, dataset, checked = _checked(
+        base, data, method=method, options=options, type=type, download=download
+    )
+    root = Target(target or f"{model.name}-tuned").new_run()
+    plan = trainer.plan(model, dataset, checked, root)
+    plan["version"] = msgspec.to_builtins(
+        Version(
+            id=root.name,
+            base=base,
+            method=trainer.name,
+            options=dict(checked),
+            rows=len(dataset),
+            created=time.time(),
+        )
+    )
+    (root / PLAN).write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(f"{trainer.name}: {plan['estimate']}")  # noqa: T201
+    return Run(root, _submit(root, base, trainer.name))
+
+
+def preview(
+    base: str,
+    data: Any,
+    *,
+    method: str = "auto",
+    options: dict[str, Any] | None = None,
+    type: ModelType | None = None,  # noqa: A002
+    count: int = 3,
+) -> Preview:
+    """Show what the model will see of training data; nothing is trained.
+
+    Parameters
+    ----------
+    base, data, method, options, type
+        As for `start`.
+    count : int
+        Rows that are shown.
+
+    Raises
+    ------
+    LazynbError
+        What `start` would complain of, or a model that is not on this machine.
+    """
+    from lazynb.training.previews import make
+
+    model, trainer, dataset, checked = _checked(
+        base, data, method=method, options=options, type=type, download=True
+    )
+    return make(trainer, model, dataset, checked, count)
+
+
+def _checked(
+    base: str,
+    data: Any,
+    *,
+    method: str,
+    options: dict[str, Any] | None,
+    type: ModelType | None,  # noqa: A002
+    download: bool,
+) -> tuple[Model, Trainer, Dataset, dict[str, Any]]:
+    """Find the model and its trainer, and check the data and the options."""
     from lazynb.engines import interpreter
 
     dataset = read(data)
@@ -205,21 +269,7 @@ def start(
             hint=f"It takes {', '.join(trainer.shapes)}.",
         )
     interpreter(trainer)
-    root = Target(target or f"{model.name}-tuned").new_run()
-    plan = trainer.plan(model, dataset, checked, root)
-    plan["version"] = msgspec.to_builtins(
-        Version(
-            id=root.name,
-            base=base,
-            method=trainer.name,
-            options=dict(checked),
-            rows=len(dataset),
-            created=time.time(),
-        )
-    )
-    (root / PLAN).write_text(json.dumps(plan, indent=1, ensure_ascii=False), encoding="utf-8")
-    print(f"{trainer.name}: {plan['estimate']}")  # noqa: T201
-    return Run(root, _submit(root, base, trainer.name))
+    return model, trainer, dataset, checked
 
 
 def runs(target: str = "") -> list[Run]:
