@@ -200,6 +200,7 @@ def _defaults(guess: Estimate, options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("val_size"):
         filled |= {
             "eval_strategy": "steps",
+            "eval_on_start": True,  # the base model's loss on the held-out rows
             "eval_steps": max(1, guess.steps // CHECKPOINTS),
             "per_device_eval_batch_size": guess.batch,
         }

@@ -138,6 +138,14 @@ def test_mistakes_are_told_before_anything_starts():
     assert not lazynb.runs("wrong")
 
 
+def test_rows_that_were_held_out_tell_the_base_from_the_tuned():
+    options = {**OPTIONS, "num_train_epochs": 2, "val_size": 0.25}
+    run = start(DEMO, ROWS, target="held-out", options=options)
+    run.wait(240)
+    metrics = run.version.metrics
+    assert metrics["eval_loss"] < 0.8 * metrics["base_eval_loss"]
+
+
 STAGES = {
     "dpo": [{"prompt": f"say {n}", "chosen": f"{n}!", "rejected": "no"} for n in range(8)],
     "kto": [{"instruction": f"say {n}", "output": f"{n}!", "label": n % 2 == 0} for n in range(8)],

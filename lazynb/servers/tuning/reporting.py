@@ -94,9 +94,11 @@ def write_entry(entry: dict[str, Any]) -> None:
 
 
 def final_metrics() -> dict[str, float]:
-    """Return the last loss of each kind."""
+    """Return the last loss of each kind, and that of the base model on the held-out rows."""
     found: dict[str, float] = {}
     for entry in _entries():
+        if entry.get("current_steps") == 0 and "eval_loss" in entry:
+            found["base_eval_loss"] = entry["eval_loss"]
         found |= {
             key: value
             for key, value in entry.items()
