@@ -149,7 +149,7 @@ class View {
     this.add("text", { x: LEFT, y: bottom, fill: GREY }, Math.round(frame.first));
     this.add("text", { x: WIDTH - RIGHT, y: bottom, "text-anchor": "end", fill: GREY }, Math.round(frame.last));
     this.add("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: bottom, "text-anchor": "middle", fill: GREY }, "step");
-    this.add("text", { x: 8, y: TOP + 4, fill: GREY }, "loss");
+    this.add("text", { x: LEFT, y: TOP - 3, fill: GREY }, "loss");
     this.path(frame, loss, color, { "stroke-opacity": 0.3 });
     this.path(frame, smooth, color, { "stroke-width": 2 });
     for (const [step, value] of evaluated) this.add("circle", { cx: frame.x(step), cy: frame.y(value), r: 3.5, fill: color });

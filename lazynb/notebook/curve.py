@@ -7,6 +7,7 @@ table. In a terminal a line is printed now and then.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from html import escape
@@ -147,9 +148,22 @@ def status_line(run: Run, curve: Curve) -> str:
     elif "loss" in latest:
         words += [f"{latest['current_steps']} steps", f"loss {latest['loss']:.4f}"]
     stepping = status == "training" and state is not None and state.done is not None
-    if stepping and latest.get("remaining_time"):
-        words.append(f"{latest['remaining_time']} left")
+    if stepping:
+        words += _pace(latest)
     return " · ".join(words)
+
+
+def _pace(latest: dict[str, Any]) -> list[str]:
+    """Return how fast a run learns, in both senses, and when it is over."""
+    words = [f"learning rate {latest['lr']:.1e}"] if "lr" in latest else []
+    seconds = 0
+    for part in re.findall(r"\d+", str(latest.get("elapsed_time", ""))):
+        seconds = 60 * seconds + int(part)
+    if seconds:
+        words.append(f"{latest['current_steps'] / seconds:.2g} steps/s")
+    if latest.get("remaining_time"):
+        words.append(f"{latest['remaining_time']} left")
+    return words
 
 
 def _picture(run: Run, curve: Curve) -> str:

@@ -109,7 +109,7 @@ class _Frame:
             f'<text x="{LEFT}" y="{bottom}" {grey}>{self.first:.0f}</text>',
             f'<text x="{WIDTH - RIGHT}" y="{bottom}" text-anchor="end" {grey}>{self.last:.0f}</text>',
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{bottom}" text-anchor="middle" {grey}>step</text>',
-            f'<text x="{LEFT - 40}" y="{TOP + 4}" {grey}>loss</text>',
+            f'<text x="{LEFT}" y="{TOP - 3}" {grey}>loss</text>',
         ]
         return parts
 
