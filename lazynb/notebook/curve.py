@@ -156,11 +156,11 @@ def status_line(run: Run, curve: Curve) -> str:
 def _pace(latest: dict[str, Any]) -> list[str]:
     """Return how fast a run learns, in both senses, and when it is over."""
     words = [f"learning rate {latest['lr']:.1e}"] if "lr" in latest else []
-    seconds = 0
-    for part in re.findall(r"\d+", str(latest.get("elapsed_time", ""))):
-        seconds = 60 * seconds + int(part)
-    if seconds:
-        words.append(f"{latest['current_steps'] / seconds:.2g} steps/s")
+    spent = re.fullmatch(r"(?:(\d+) days?, )?(\d+):(\d+):(\d+)", latest.get("elapsed_time", ""))
+    if spent:
+        days, hours, minutes, rest = (int(part or 0) for part in spent.groups())
+        seconds = ((24 * days + hours) * 60 + minutes) * 60 + rest
+        words += [f"{latest['current_steps'] / seconds:.2g} steps/s"] if seconds else []
     if latest.get("remaining_time"):
         words.append(f"{latest['remaining_time']} left")
     return words
