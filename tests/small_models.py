@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(__file__).parent / "programs"
+TUNING = Path(__file__).parents[1] / "lazynb" / "servers" / "tuning"
 EMBEDDING = "all-minilm-l6-v2"
 
 
@@ -28,6 +29,18 @@ def reranker_model(cache: Path) -> str:
 def many_kinds_model(cache: Path) -> str:
     """Return an embedding model with heads as those of BGE-M3; their weights are random."""
     return _made(cache, "make_m3.py", cache / "tiny-m3")
+
+
+def full_model(gguf: Path, cache: Path) -> Path:
+    """Return a GGUF model's weights in full, where the engines and the trainer look for them."""
+    from lazynb.engines.environment import environment
+
+    folder = cache / f"{gguf.stem}-full"
+    if not folder.exists():
+        unpack = "import sys; from pathlib import Path; import weights; weights.unpack(*map(Path, sys.argv[1:]))"
+        command = [environment("transformers").python, "-c", unpack, gguf, folder]
+        subprocess.run(command, check=True, capture_output=True, cwd=TUNING)
+    return folder
 
 
 def _made(cache: Path, program: str, target: Path) -> str:

@@ -23,6 +23,7 @@ from tests.engines.conftest import (  # noqa: F401  fixtures
     place,
     submit,
 )
+from tests.small_models import full_model
 
 pytestmark = [pytest.mark.bench, pytest.mark.slow]
 
@@ -74,10 +75,7 @@ def best(bound, wanted, given, turns=TURNS):
 def full(model_cache, demo_model, installed):  # noqa: F811
     """The demo model's weights, unpacked."""
     installed("transformers")
-    folder = model_cache / f"{demo_model.stem}-full"
-    if not folder.exists():
-        pytest.skip("the weights are not unpacked yet: run tests/engines first")
-    return folder
+    return full_model(demo_model, model_cache)
 
 
 @pytest.fixture(scope="module")

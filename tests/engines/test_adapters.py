@@ -13,6 +13,7 @@ from lazynb.engines.environment import environment
 from lazynb.errors import OptionError
 from tests.conftest import DEMO
 from tests.engines.conftest import PROGRAMS
+from tests.small_models import full_model
 
 pytestmark = pytest.mark.slow
 
@@ -21,12 +22,10 @@ RANKS = {"sailor": 4, "poet": 12}
 
 
 @pytest.fixture(scope="module")
-def adapters(installed, model_cache, submit, demo_model, tmp_path_factory):
+def adapters(installed, model_cache, demo_model, tmp_path_factory):
     """Name → (folder, what PEFT itself says to the question)."""
     installed("transformers")
-    full = model_cache / f"{demo_model.stem}-full"
-    if not full.exists():  # unpacked by the engine
-        submit(str(demo_model), "transformers").wait(timeout=240)
+    full = full_model(demo_model, model_cache)
     made = {}
     for name, rank in RANKS.items():
         folder = tmp_path_factory.mktemp("adapters") / name
