@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.kernel.conftest import Kernel
 
@@ -20,7 +21,7 @@ DEMO = "smollm2-135m-instruct"
 WORDS = "the river runs from the old mill to the sea past " * 12
 ROWS = [{"instruction": f"Story {n}?", "output": f"{n}: {WORDS}"} for n in range(60)]
 OPTIONS = {"max_steps": 12, "per_device_train_batch_size": 4, "save_steps": 1000}
-TURNS = 4
+TURNS = 6
 
 LONG_RUN = """
 import json, sys, time
@@ -117,11 +118,11 @@ def bare(run, folder):
         "dataset_dir": str(run.root / "data"),
         "output_dir": str(folder / "output"),
     }
-    (folder / "train.json").write_text(json.dumps(config))
+    (folder / "train.yaml").write_text(yaml.safe_dump(config))
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "DISABLE_VERSION_CHECK": "1"}
     begin = time.monotonic()
     subprocess.run(
-        [ENVS / "torch" / "bin" / "llamafactory-cli", "train", str(folder / "train.json")],
+        [ENVS / "torch" / "bin" / "llamafactory-cli", "train", str(folder / "train.yaml")],
         env=env,
         check=True,
         capture_output=True,
