@@ -15,7 +15,7 @@ const CSS = `
   text-decoration: underline; text-underline-offset: 2px; }
 .lazynb-curve button[aria-pressed=true] { color: var(--jp-brand-color1, #1976d2); }
 .lazynb-curve button:focus-visible { outline: 1px solid var(--jp-brand-color1, #1976d2); }
-.lazynb-values { position: absolute; top: 4px; right: 0; width: 108px; text-align: right; pointer-events: none; white-space: pre;
+.lazynb-values { position: absolute; top: 4px; right: -6px; width: 124px; text-align: right; pointer-events: none; white-space: pre;
   font-variant-numeric: tabular-nums; }
 `;
 const SVG = "http://www.w3.org/2000/svg";
@@ -205,7 +205,7 @@ async function settle(model) {
   for (const cell of manager.context?.model?.cells ?? []) {
     for (let index = 0; index < (cell.outputs?.length ?? 0); index += 1) {
       const id = cell.outputs.get(index).data[MIME]?.model_id;
-      if (!id || (await (await manager.get_model(id))?.get("run")) !== model.get("run")) continue;
+      if (!id || !manager.has_model(id) || (await (await manager.get_model(id))?.get("run")) !== model.get("run")) continue;
       cell.outputs.set(index, { output_type: "display_data", data, metadata: {} });
     }
   }

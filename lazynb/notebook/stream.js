@@ -93,7 +93,7 @@ class Live {
     for (const cell of manager.context?.model?.cells ?? []) {
       for (let index = 0; index < (cell.outputs?.length ?? 0); index += 1) {
         const id = cell.outputs.get(index).data[MIME]?.model_id;
-        if (!id || (await (await manager.get_model(id))?.get("answer")) !== this.id) continue;
+        if (!id || !manager.has_model(id) || (await (await manager.get_model(id))?.get("answer")) !== this.id) continue;
         cell.outputs.set(index, { output_type: "display_data", data, metadata: {} });
       }
     }

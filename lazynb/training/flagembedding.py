@@ -57,9 +57,10 @@ def plan(
     """Write the data of a run in FlagEmbedding's form, and return what it is configured with."""
     options = dict(options)
     rows = _with_negatives(dataset.rows)[: options.pop("max_samples", None)]
-    random.Random(SEED).shuffle(rows)  # noqa: S311 - no secret
     share = options.pop("val_size", 0)
     held = int(len(rows) * share if share < 1 else share)
+    if held:  # the trainer shuffles what it learns from itself
+        random.Random(SEED).shuffle(rows)  # noqa: S311 - no secret
     if held >= len(rows):
         raise OptionError(f"val_size = {share:g} leaves nothing of {len(rows)} rows to learn from")
     data = folder / "data"

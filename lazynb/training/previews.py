@@ -100,6 +100,8 @@ def make(
     if not model.present:
         hint = f"First: %lazyllm pull {model.name} --wait"
         raise LazynbError(f"A preview takes {model.name}'s tokenizer, which is not here", hint=hint)
+    if "retrieval" in trainer.shapes:  # all rows, in their order
+        options = {**options, "val_size": 0}
     with tempfile.TemporaryDirectory(prefix="lazynb-preview-") as folder:
         plan = Path(folder, "plan.json")
         plan.write_text(json.dumps(trainer.plan(model, dataset, options, Path(folder))))

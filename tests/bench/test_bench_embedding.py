@@ -15,7 +15,7 @@ from tests.engines.conftest import ENVIRONMENTS
 
 pytestmark = [pytest.mark.bench, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROUNDS = 8
+ROUNDS = 15
 BATCH = 32
 TEXTS = 384
 QUERIES = 6

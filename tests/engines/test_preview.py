@@ -68,6 +68,20 @@ def test_preferences_and_triples_have_one_too(demo_model, embedding_model):
     ]
 
 
+def test_rows_keep_their_numbers_where_some_are_held_out(demo_model, embedding_model):
+    triples = [{"query": f"q {n}", "pos": [f"right {n}"], "neg": ["wrong"]} for n in range(12)]
+    triples[1]["pos"] = ["word " * 700]
+    module = lazynb.TrainableModule(embedding_model, type="embed")
+    module.finetune_method(lazynb.finetune.flagembedding, val_size=0.5)
+    shown = module.trainset(triples).preview(1)
+    assert shown.over_long == [2]
+    assert shown.rows[0][0] == ("query    q 0\n", True)
+    module = lazynb.TrainableModule(DEMO).finetune_method(
+        lazynb.finetune.llamafactory, cutoff_len=128, val_size=0.5, load_best_model_at_end=True
+    )
+    assert module.trainset(ROWS).preview(1).over_long == [2]
+
+
 def test_mistakes_are_told(tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="no trainset"):
         lazynb.TrainableModule(DEMO).preview()

@@ -13,6 +13,19 @@ from jupyter_client.manager import KernelManager
 PYTHONS = os.environ.get("LAZYNB_TEST_PYTHONS", sys.executable).split(":")
 
 
+def pytest_collection_modifyitems(config, items):
+    """Run what hangs on no kernel's version, marked `one_kernel`, with the first interpreter alone."""
+    others = [
+        item
+        for item in items
+        if item.get_closest_marker("one_kernel")
+        and item.callspec.params.get("python", PYTHONS[0]) != PYTHONS[0]
+    ]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
 @dataclass
 class Reply:
     """What running a cell gave."""

@@ -18,6 +18,7 @@ ENVS = Path(__file__).parents[2] / ".cache" / "envs"
 
 
 @pytest.mark.slow
+@pytest.mark.one_kernel
 @pytest.mark.timeout(600)
 def test_a_tuned_model_answers_in_the_next_kernel(start_kernel, kernel_env, demo_model, tmp_path):
     envs = os.environ.get("LAZYLLM_ENVS_DIR", str(ENVS))

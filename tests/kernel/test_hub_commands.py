@@ -6,6 +6,7 @@ import pytest
 
 from tests.local_hub import LocalHub
 
+pytestmark = pytest.mark.one_kernel
 REPO = "someone/smol-GGUF"
 
 

@@ -36,6 +36,7 @@ def env(kernel_env, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.one_kernel
 def test_a_saved_notebook_shows_embeddings_and_rankings(tmp_path, env, model_cache, running):
     reranker = small_models.reranker_model(model_cache)
     made = nbformat.v4.new_notebook(

@@ -49,6 +49,7 @@ def _chat(plan: dict[str, Any], count: int) -> dict[str, Any]:
         "cutoff_len": UNLIMITED,
         "val_size": 0,
         "eval_strategy": "no",
+        "load_best_model_at_end": False,
         "packing": False,
         "preprocessing_num_workers": 1,
         "output_dir": tempfile.mkdtemp(dir="."),
