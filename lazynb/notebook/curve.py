@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PERIOD = 0.5  # seconds between two drawings
 PATIENCE = 1.0  # seconds that a page has to report its view
 TERMINAL_PERIOD = 2.0
-LINES = 8  # of the log
+LINES, COLUMNS = 8, 300  # of the log
 
 
 def show_run(run: Run, *, block: bool) -> None:
@@ -130,7 +130,7 @@ class RunView:
         parts.append(f'<div style="{STYLE}{RED if failed else MUTED}">{escape(line)}</div>')
         if state is not None and failed:
             plain.append(state.hint)
-            tail = escape("\n".join(state.log_tail[-LINES:]))
+            tail = escape("\n".join(line[:COLUMNS] for line in state.log_tail[-LINES:]))
             parts.append(f'<div style="{STYLE}">{escape(state.hint)}</div>')
             parts.append(f"<details><summary>log</summary><pre>{tail}</pre></details>")
         return {"text/plain": "\n".join(plain), "text/html": f"<div>{''.join(parts)}</div>"}

@@ -48,11 +48,13 @@ def draw(lines: Sequence[Line]) -> str:
         smooth = line.loss.smoothed
         parts.append(_path(frame, line.loss.shown, color, 'stroke-opacity="0.3"'))
         parts.append(_path(frame, smooth, color, 'stroke-width="2"'))
+        parts.append(f'<g fill="{color}">')
         parts += [
-            f'<circle cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="3.5" fill="{color}">'
+            f'<circle cx="{frame.x(step):.1f}" cy="{frame.y(value):.1f}" r="3.5">'
             f"<title>evaluation, step {step:.0f}: {value:.4g}</title></circle>"
             for step, value in line.evaluated.shown
         ]
+        parts.append("</g>")
         if smooth:
             x, y = frame.x(smooth[-1][0]) + 6, frame.y(smooth[-1][1]) + 4
             value = f"{line.loss.shown[-1][1]:.3g}"

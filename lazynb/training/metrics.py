@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-POINTS = 300
-RATES = 60
-"""Points of the learning rate."""
+POINTS = 200
+"""Of the losses; the smoothed line has as many."""
+FEW = 60
+"""Points of the evaluations, and of the learning rate: 2 · 200 + 2 · 60 are fewer than 600."""
 SMOOTHING = 0.9
 """Weight of the past in the smoothed line, for a point of one logging step out of many."""
 
@@ -139,8 +140,8 @@ class Curve:
     def __init__(self, path: Path) -> None:
         self._reader = LogReader(path)
         self.loss = Series()
-        self.evaluated = Series()
-        self.rate = Series(RATES)
+        self.evaluated = Series(FEW)
+        self.rate = Series(FEW)
         self.latest: dict[str, Any] = {}
         """The latest value of each kind: `current_steps`, `total_steps`, `loss`, `lr`, `remaining_time`, …"""
 

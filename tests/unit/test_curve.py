@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazynb.notebook.drawing import Line, draw
+from lazynb.notebook.drawing import Line, draw, image
 from lazynb.training.metrics import Curve, Series, rows
 
 
@@ -87,8 +87,21 @@ def test_flat_and_single_losses_are_drawn():
         ET.fromstring(draw([Line("x", series, Series())]))
 
 
-def test_a_long_run_is_a_small_picture():
-    series = Series()
-    for step in range(100_000):
-        series.add(step, 1 / (step + 1))
-    assert len(draw([Line("x", series, series)])) < 45_000
+def test_a_long_run_is_few_points_and_a_small_picture_at_every_step(tmp_path):
+    path = tmp_path / "trainer_log.jsonl"
+    curve = Curve(path)
+    most = longest = 0
+    for begin in range(0, 110_000, 100):
+        entries = [
+            {"current_steps": n, "loss": 2 + n % 7 / 3e3, "lr": 1e-4 / (n + 1)}
+            for n in range(begin, begin + 100)
+        ]
+        write(
+            path, [*entries, {"current_steps": begin + 99, "eval_loss": 2.1 + begin % 7 / 3e3}], "a"
+        )
+        curve.update()
+        loss, evaluated, rate = curve.loss.shown, curve.evaluated.shown, curve.rate.shown
+        most = max(most, len(loss) + len(curve.loss.smoothed) + len(evaluated) + len(rate))
+        longest = max(longest, len(image(draw([Line("x", curve.loss, curve.evaluated)]))))
+    assert 400 < most <= 600
+    assert longest < 18_000  # the table and the words beside it have 2 kB
