@@ -149,8 +149,23 @@ def place(tmp_path, model_cache, monkeypatch):
     return tmp_path
 
 
+def seconds(output, begin):
+    """Return the time from a beginning to the last file that the training wrote, be it ours or theirs."""
+    return max(path.stat().st_mtime for path in output.rglob("*") if path.is_file()) - begin
+
+
+def through_lazynb(target, options):
+    """Train through lazynb; return the run, and the seconds from the call on: checks, supervisor, imports and all."""
+    from lazynb.training import start
+
+    begin = time.time()
+    run = start(DEMO, ROWS, target=target, options=options)
+    run.wait(600)
+    return run, seconds(run.folder, begin)
+
+
 def bare(run, folder):
-    """Train by the bare command line with the configuration of a run; return the seconds."""
+    """Train by the bare command line with the configuration of a run; return the seconds from its start on."""
     folder.mkdir()
     plan = run.plan
     config = {
@@ -161,27 +176,27 @@ def bare(run, folder):
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(config))
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "DISABLE_VERSION_CHECK": "1"}
-    begin = time.monotonic()
+    begin = time.time()
     subprocess.run(
         [ENVS / "torch" / "bin" / "llamafactory-cli", "train", str(folder / "train.yaml")],
         env=env,
         check=True,
         capture_output=True,
     )
-    return time.monotonic() - begin
+    return seconds(folder / "output", begin)
 
 
+@pytest.mark.timeout(1800)
 def test_training_through_lazynb_takes_the_time_of_the_bare_command_line(place, measured):
-    """From the start of the program to the end of the training; merging and packing come after it."""
-    from lazynb.training import start
-
+    """From the call, or the start of the program, to the last file of the training; we merge and pack after it."""
+    through_lazynb("warm", {**OPTIONS, "max_steps": 1})  # unpacks the base model's weights, once
     ours, theirs = [], []
     for turn in range(TURNS):  # the best of each: other programs can only slow one down
         if turn >= 2 and min(ours) / min(theirs) <= 1.02:
             break
-        run = start(DEMO, ROWS, target=f"turn-{turn}", options=OPTIONS)
-        run.wait(400)
-        ours.append(run.version.seconds)
+        run, took = through_lazynb(f"turn-{turn}", OPTIONS)
+        ours.append(took)
         theirs.append(bare(run, place / f"bare-{turn}"))
+        print(f"turn {turn}: {ours[-1]:.2f} s, bare {theirs[-1]:.2f} s")
     measured("training, bare command line", min(theirs), unit="s")
     measured("training through lazynb, to bare", min(ours) / min(theirs), at_most=1.02)

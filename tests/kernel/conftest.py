@@ -19,6 +19,7 @@ def pytest_collection_modifyitems(config, items):
         item
         for item in items
         if item.get_closest_marker("one_kernel")
+        and hasattr(item, "callspec")  # a test without a kernel among those with one has none
         and item.callspec.params.get("python", PYTHONS[0]) != PYTHONS[0]
     ]
     if others:
