@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5)
 READ_TIMEOUT = 600.0
 """Seconds without a byte after which a server counts as stuck."""
-PAUSE = 0.02
+PAUSE = 0.033
 """Seconds that what comes in quick succession may wait for what comes next."""
 
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}  # one, and one more per fork

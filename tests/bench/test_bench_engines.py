@@ -17,6 +17,7 @@ import pytest
 from lazynb.engines import get, plan
 from lazynb.engines.environment import environment
 from lazynb.hub import resolve
+from lazynb.jobs import manager
 from tests.engines.conftest import (  # noqa: F401  fixtures
     PROGRAMS,
     installed,
@@ -184,6 +185,8 @@ def test_a_service_is_ready_within_a_second_of_its_engine(  # noqa: PLR0917
         installed(engine)
     model = str(demo_model if engine == "llamacpp" else full)
     command = plan(resolve(model), get(engine), {}, "demo")
+    for job in manager().jobs():
+        job.stop()  # a module uses what runs already
 
     def theirs():
         alone = Alone(command, command.argv, tmp_path / "log")
@@ -197,6 +200,7 @@ def test_a_service_is_ready_within_a_second_of_its_engine(  # noqa: PLR0917
         begun = time.monotonic()
         try:
             module.start()
+            assert len([job for job in manager().jobs() if job.live]) == 1
             return time.monotonic() - begun
         finally:
             module.stop()

@@ -473,7 +473,8 @@ def test_it_answers_others_and_says_how_it_is_while_sixteen_streams_run(api, sub
         assert api.call("/health")[0] == 200
         while not api.running():
             time.sleep(0.05)
-        assert time.monotonic() - begun < 2
+        # vLLM counts the requests of a step when it is over, and on a CPU the first one takes seconds.
+        assert time.monotonic() - begun < (20 if subject.engine == "vllm" else 4)
     finally:
         for connection in connections:
             connection.close()

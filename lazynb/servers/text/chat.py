@@ -23,6 +23,7 @@ from launch import full_precision
 from process import die_with_parent, failed, progress
 from sampling import Draw, Sampler
 from serving import COUNTS, RequestError, read, serve, take
+from threads import no_pool
 from wishes import read_wishes
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ class Chat:
     """One model, and the requests that it works on."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        import lean
         import torch
+
+        lean.without_tracing()
         from transformers import (
             AutoModelForCausalLM,
             AutoTokenizer,
@@ -83,6 +87,8 @@ class Chat:
         model: Any = AutoModelForCausalLM.from_pretrained(
             arguments.model, dtype=options.get("dtype", "auto"), trust_remote_code=code
         ).to(device)
+        if device == "cpu":
+            lean.without_copies()
         adapters = Adapters(model, options.get("lora_modules", {}))
         eos = model.generation_config.eos_token_id
         eos = [eos] if isinstance(eos, int) else list(eos or [])
@@ -111,7 +117,10 @@ class Chat:
         self.draws = Sampler(model, manager.batch_processor, adapters).draws
         self.error: Exception | None = None
         manager._handle_critical_error = self._note
-        manager.start()
+
+    def start(self) -> None:
+        """Begin to work on requests, in a thread of its own."""
+        self.manager.start()
         Thread(target=self._end_with_it, daemon=True).start()
 
     def _end_with_it(self) -> None:
@@ -366,14 +375,12 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={})
     arguments = parser.parse_args()
     progress("loading the libraries")
-    import torch
-
-    if threads := arguments.options.get("n_threads"):
-        torch.set_num_threads(threads)
-    if arguments.gguf:
-        full_precision(arguments.gguf, Path(arguments.model))
-    progress("loading the weights")
-    chat = Chat(arguments)
+    with no_pool(arguments.options.get("n_threads")):
+        if arguments.gguf:
+            full_precision(arguments.gguf, Path(arguments.model))
+        progress("loading the weights")
+        chat = Chat(arguments)
+    chat.start()
     serve(
         arguments.name,
         arguments.port,

@@ -16,6 +16,7 @@ from batching import Batcher, batches
 from heads import FILES, Heads
 from process import die_with_parent, progress
 from serving import RequestError, read, serve, take
+from threads import no_pool
 
 if TYPE_CHECKING:
     Items = list[Any]
@@ -230,12 +231,9 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={})
     arguments = parser.parse_args()
     progress("loading the libraries")
-    import torch
-
-    if threads := arguments.options.get("n_threads"):
-        torch.set_num_threads(threads)
-    progress("loading the weights")
-    routes = embedder(arguments) if arguments.task == "embed" else reranker(arguments)
+    with no_pool(arguments.options.get("n_threads")):
+        progress("loading the weights")
+        routes = embedder(arguments) if arguments.task == "embed" else reranker(arguments)
     serve(arguments.name, arguments.port, routes)
 
 
