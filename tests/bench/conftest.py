@@ -3,7 +3,9 @@
     def test_reading_is_cheap(measured):
         measured("CPU of reading a stream / openai client", ratio, at_most=1 / 3)
 
-states the figure and its bound, and fails when the bound is not held; the table has the figure in either case.
+states the figure and its bound, and fails when the bound is not held; the table has the figure in either case. Other
+programs on the machine can only make a figure worse: a test that fails is run again, twice at most, and the table has
+its last figures.
 """
 
 import json
@@ -13,11 +15,17 @@ from pathlib import Path
 
 import pytest
 
-RESULTS = pytest.StashKey[list]()
+RESULTS = pytest.StashKey[dict]()
 
 
 def pytest_configure(config):
-    config.stash[RESULTS] = []
+    config.stash[RESULTS] = {}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("bench"):
+            item.add_marker(pytest.mark.flaky(reruns=2))
 
 
 @pytest.fixture
@@ -27,7 +35,7 @@ def measured(request):
     def record(what, value, *, at_most=None, at_least=None, unit=""):
         row = {"test": request.node.nodeid, "what": what, "value": value, "unit": unit}
         row |= {"at_most": at_most, "at_least": at_least}
-        request.config.stash[RESULTS].append(row)
+        request.config.stash[RESULTS][row["test"], what] = row
         assert at_most is None or value <= at_most, f"{what}: {value:.3g} > {at_most:.3g}"
         assert at_least is None or value >= at_least, f"{what}: {value:.3g} < {at_least:.3g}"
 
@@ -35,7 +43,7 @@ def measured(request):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash[RESULTS]
+    rows = [*config.stash[RESULTS].values()]
     if not rows:
         return
     terminalreporter.section("measured")
@@ -47,8 +55,7 @@ def pytest_terminal_summary(terminalreporter, config):
     path = Path(config.rootpath) / "test-results" / "bench.json"
     path.parent.mkdir(exist_ok=True)
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []
-    names = {(row["test"], row["what"]) for row in rows}
-    kept = [row for row in earlier if (row["test"], row["what"]) not in names]
+    kept = [row for row in earlier if (row["test"], row["what"]) not in config.stash[RESULTS]]
     machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
     path.write_text(json.dumps({"machine": machine, "rows": kept + rows}, indent=1))
 

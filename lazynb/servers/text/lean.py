@@ -1,4 +1,4 @@
-"""What transformers' continuous batching can do without: a tenth of the time of a step of a small model on a processor."""
+"""What transformers' continuous batching can do without: a tenth of a small model's step on a processor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def without_tracing() -> None:
-    """Open no span for each of the fifty functions of a step: nobody collects them. To be called before their import."""
+    """Open no span for each of the fifty functions of a step, which nobody collects; called before their import."""
     from transformers.utils import metrics
 
     metrics._has_opentelemetry = False

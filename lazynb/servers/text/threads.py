@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def no_pool(wanted: int | None) -> Iterator[None]:
-    """Have this thread compute alone, and whichever computes afterwards with `wanted` threads, or as many as torch takes.
+    """Have this thread compute alone; afterwards one does with `wanted` threads, or with as many as torch takes.
 
     OpenMP keeps a pool of threads for every thread that ever computed with several. With more threads in all pools
     than cores, GNU's no longer waits awake between two operations: where the thread that loaded a model had a pool
