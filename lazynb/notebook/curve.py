@@ -17,6 +17,7 @@ from lazynb.errors import JobError
 from lazynb.jobs.spec import ENDED_PHASES
 from lazynb.notebook import frontend
 from lazynb.notebook.drawing import Line, draw, image
+from lazynb.notebook.picture import save
 from lazynb.notebook.progress import MUTED, RED, STYLE
 from lazynb.training.metrics import Curve
 
@@ -57,8 +58,8 @@ def show_run(run: Run, *, block: bool) -> None:
         run.wait()
 
 
-def plot_runs(runs: Sequence[Run]) -> None:
-    """Draw the losses of several runs into one picture."""
+def plot_runs(runs: Sequence[Run], file: str = "") -> None:
+    """Draw the losses of several runs into one picture, and into a file where one is named."""
     lines = []
     for run in runs:
         curve = Curve(run.folder / "trainer_log.jsonl")
@@ -67,6 +68,8 @@ def plot_runs(runs: Sequence[Run]) -> None:
             raise JobError(f"The run {run.id} has no losses yet", job=run.name)
         lines.append(Line(f"{run.name} {run.id}", curve.loss, curve.evaluated))
     words = "\n".join(f"{line.name}: loss {line.loss.shown[-1][1]:.4f}" for line in lines)
+    if file:
+        save(lines, file)
     frontend.Display({"image/svg+xml": draw(lines), "text/plain": words})
 
 

@@ -41,11 +41,14 @@ def runs(_: LazyMagics, line: str) -> Any:
 
 
 def plot(_: LazyMagics, line: str) -> None:
-    """Draw the losses of runs into one picture: plot RUN [RUN ...]."""
+    """Draw the losses of runs into one picture: plot RUN [RUN ...] [-o FILE.png|.pdf|.svg]."""
     from lazynb.notebook.curve import plot_runs
     from lazynb.training import find
 
-    names = split(line)
-    if not names:
+    parser = Parser("%lazyllm plot")
+    parser.add_argument("runs", metavar="RUN", nargs="*")
+    parser.add_argument("-o", "--output", metavar="FILE", default="")
+    arguments = parser.parse(line)
+    if not arguments.runs:
         raise OptionError("%lazyllm plot needs a run", hint="%lazyllm runs lists them.")
-    plot_runs([find(name) for name in names])
+    plot_runs([find(name) for name in arguments.runs], arguments.output)
