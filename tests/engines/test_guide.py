@@ -25,7 +25,7 @@ import pytest
 
 import lazynb
 from lazynb.engines import llamacpp
-from lazynb.errors import EngineNotInstalledError, LazynbError, ModelNotFoundError, OptionError
+from lazynb.errors import EngineNotInstalledError, LazynbError, OptionError
 from lazynb.formatter import JsonFormatter
 from lazynb.jobs import manager, ports
 from lazynb.methods import Method
@@ -88,9 +88,7 @@ WAITS: dict[str, list[Wait]] = {
         Wait("audio_result = ", ENGINE, "an? tts model", MEDIA, "no engine for speech yet"),
     ],
     "视觉语言模型 (VLM)": [
-        Wait(
-            "response = ", ModelNotFoundError, "not on this machine", MEDIA, "no such weights here"
-        ),
+        Wait("response = ", ENGINE, "lmdeploy is not installed", MEDIA, "only llama.cpp is"),
     ],
     "基于 vLLM 启动 OpenAI 服务": [
         Wait("model.start()", ENGINE, "vllm", NONE, "only llama.cpp is installed in this test"),

@@ -455,6 +455,6 @@ async def generate(call):
     await call.open()
     for end in range(0, len(TEXT) + 1, 4):
         await call.raw(json.dumps({"text": [prompt + TEXT[:end]]}).encode() + separator)
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.01)  # what comes within 33 ms is read together
     await call.raw(json.dumps({"text": [prompt + TEXT]}).encode() + separator)
     await call.end()
