@@ -20,7 +20,7 @@ KINDS = (".svg", ".png", ".pdf")
 
 
 def save(lines: Sequence[Line], file: str) -> Path:
-    """Write losses into a file. An SVG is written at once; a PNG or PDF is drawn by the trainer's matplotlib.
+    """Write losses into a file: whole, or not at all.
 
     Parameters
     ----------
@@ -34,24 +34,29 @@ def save(lines: Sequence[Line], file: str) -> Path:
     OptionError
         It is of no known kind.
     EngineNotInstalledError
-        A PNG or PDF is wanted, and the trainer is not installed.
+        A PNG or PDF is wanted, and the trainer, whose matplotlib draws it, is not installed.
     LazynbError
-        It cannot be written.
+        It cannot be drawn, or not be written.
     """
+    path = Path(file).expanduser().absolute()
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise OptionError(f"{path.name} is not a picture", hint=f"Name it with {', '.join(KINDS)}.")
+    data = draw(lines).encode() if kind == ".svg" else _drawn(lines, kind[1:])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise LazynbError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _drawn(lines: Sequence[Line], kind: str) -> bytes:
+    """Have matplotlib draw the losses, in a process of its own."""
     from lazynb.engines import interpreter
     from lazynb.jobs.program import environment
     from lazynb.training.trainer import get
 
-    path = Path(file).expanduser().absolute()
-    if path.suffix.lower() not in KINDS:
-        raise OptionError(f"{path.name} is not a picture", hint=f"Name it with {', '.join(KINDS)}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".svg":
-            path.write_text(draw(lines), encoding="utf-8")
-            return path
-    except OSError as error:
-        raise LazynbError(f"{path} cannot be written: {error.strerror}") from None
     taken: set[str] = set()
     sent = [
         {
@@ -63,15 +68,16 @@ def save(lines: Sequence[Line], file: str) -> Path:
         }
         for line in lines
     ]
-    drawn = subprocess.run(
-        [interpreter(get("llamafactory")), str(PROGRAM), str(path)],
-        input=json.dumps(sent),
+    ran = subprocess.run(
+        [interpreter(get("llamafactory")), str(PROGRAM), kind],
+        input=json.dumps(sent).encode(),
         env=environment({}, ""),
         capture_output=True,
-        text=True,
         check=False,
     )
-    if drawn.returncode:
-        said = drawn.stderr.strip().rpartition("\n")[2]
-        raise LazynbError(f"{path} cannot be drawn: {said}", hint="An .svg needs no matplotlib.")
-    return path
+    if ran.returncode:
+        said = ran.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise LazynbError(
+            f"matplotlib cannot draw the picture: {said}", hint="An .svg is drawn without it."
+        )
+    return ran.stdout

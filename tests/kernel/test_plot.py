@@ -32,6 +32,11 @@ def shell(start_kernel, kernel_env, tmp_path):
     return shell
 
 
+def trainer_needed():
+    if not (ENVS / "torch").exists() and "LAZYLLM_ENVS_DIR" not in os.environ:
+        pytest.skip("the environment of llamafactory is not installed: make envs")
+
+
 def test_runs_are_drawn_in_the_cell_and_an_svg(shell, tmp_path):
     shown = shell.run("%lazyllm plot bot 客服 -o pictures/loss.svg")
     assert shown.status == "ok", shown.error
@@ -44,8 +49,7 @@ def test_runs_are_drawn_in_the_cell_and_an_svg(shell, tmp_path):
 
 @pytest.mark.slow
 def test_a_png_is_drawn_by_the_trainers_matplotlib(shell, tmp_path):
-    if not (ENVS / "torch").exists() and "LAZYLLM_ENVS_DIR" not in os.environ:
-        pytest.skip("the environment of llamafactory is not installed: make envs")
+    trainer_needed()
     for name in ("loss.png", "loss.PDF"):
         drawn = shell.run(f"%lazyllm plot bot 客服 --output '{name}'")
         assert drawn.status == "ok", drawn.error
@@ -65,9 +69,14 @@ def test_a_png_is_drawn_by_the_trainers_matplotlib(shell, tmp_path):
         ("new", "has no losses yet"),
         ("bot -o loss.txt", "loss.txt is not a picture"),
         ("bot -o /proc/loss.svg", "/proc/loss.svg cannot be written"),
+        pytest.param(
+            "bot -o /proc/loss.png", "/proc/loss.png cannot be written", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said(shell, words, said):
+    if ".png" in words:
+        trainer_needed()
     failed = shell.run(f"%lazyllm plot {words}")
     assert failed.status == "error"
     assert said in str(failed.error)

@@ -1,6 +1,6 @@
-"""Losses as a picture in a file, drawn with matplotlib: `python picture.py FILE`, the lines on standard input.
+"""Losses as a picture, drawn with matplotlib: `python picture.py png|pdf`, from standard input to standard output.
 
-Runs in the trainer's environment, by path: the kernel needs no matplotlib, and keeps the user's as it is. The lines are
+Runs in the trainer's environment, by path: the kernel needs no matplotlib, and keeps the user's as it is. It reads
 a JSON list of objects: `name`, `color`, and the points [step, loss] `loss`, `smoothed` and `evaluated`.
 """
 
@@ -32,7 +32,7 @@ def main() -> None:
     axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    figure.savefig(sys.argv[1], dpi=200)
+    figure.savefig(sys.stdout.buffer, format=sys.argv[1], dpi=200)
 
 
 if __name__ == "__main__":
